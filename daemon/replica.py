@@ -56,6 +56,7 @@ from daemon.worker.polls.pacer import Pacer
 from daemon.worker.polls.polling import Polling
 from daemon.worker.pool import Pool
 from daemon.worker.retry_policy import RetryPolicy
+from daemon.worker.spares import Account, Watch
 from limiter import Limiter, Places, Recalls
 from pixmill.broker.connect import blocking_client, command_client
 from pixmill.records.keys import Keys
@@ -114,7 +115,8 @@ class Replica:
         self.probe = WriteProbe(queue, settings.retention, pace_as_json(settings))
         self._quota_book = QuotaBook(client, keys, routes, settings.quotas, bell)
         self._pause_book = PauseBook(client, keys, rung=bell.pause_rung, on_change=bell.ring_everybody)
-        self._gauges = RedisGauges(client, keys, limiter, routes.quotas, metrics)
+        equals = {name: route.equals for name, route in routes.items() if route.equals}
+        self._gauges = RedisGauges(client, keys, limiter, routes.quotas, metrics, equals=equals)
 
         accounts = AccountFeedback(client, keys, limiter, metrics)
         calls = CallPermits(limiter, queue, accounts, bell.recalls, bell.places, gate, lease_s=lease_s)
@@ -127,13 +129,26 @@ class Replica:
         self.dispatchers: dict[str, Dispatcher] = {}
         durations, is_awaited = Durations(client, keys, metrics), Awaited(self.dispatchers)
         polling = Polling(pacer.turn, accounts.polls_refused, durations, is_awaited)
-        executor = Executor(queue, keeper, inputs, polling, Download(polling), policy, calls, metrics)
+        executor = Executor(queue, keeper, inputs, polling, Download(polling), policy, calls, metrics, routes)
         self.pool = pool = Pool(queue, calls, metrics, bell, executor.run, slots=slots)
         self.probe.on_life = pool.settles.note_life
-        for name, route in routes.items():
-            self.dispatchers[name] = Dispatcher(
-                route, queue, limiter, pool, bell, metrics, accounts, gate, self._pause_book.over
-            )
+        shared: list[Account] = []
+        for name in routes:
+            serving = Account.of_line(routes, name)
+            shared += serving if routes.is_shared(name) else ()
+            for account in serving:
+                self.dispatchers[account.name] = Dispatcher(
+                    account.route,
+                    queue,
+                    limiter,
+                    pool,
+                    bell,
+                    metrics,
+                    accounts,
+                    gate,
+                    self._pause_book.over,
+                    account if routes.is_shared(name) else None,
+                )
         types = studio_types(settings.gateway.studio_route)
         self.acceptor = Acceptor(queue, routes, webhooks, metrics.count_received)
         self.intake = Intake(client, self._blocking, queue, self.acceptor, metrics, types, lease_s=lease_s)
@@ -161,6 +176,7 @@ class Replica:
                     Part("janitor", Janitor(queue, list(routes), lease_s=lease_s).run),
                     Part("resumer", Resumer(client, prefix, self.acceptor).run),
                     Part("gauges", self._gauges.run),
+                    *([Part("spares", Watch(shared, limiter, queue).run)] if shared else []),
                     Part("call times", CallTimes(client, keys, metrics.call_s).run),
                 ],
                 # Runs poll until they are settled or handed over.
@@ -197,7 +213,8 @@ class Replica:
         for route in self.routes.values():
             quotas = [quota.name for quota in route.quotas]
             currency = route.provider.capabilities(route.model).currency
-            self.metrics.know_route(route.name, route.provider.name, quotas, currency)
+            others = (*route.equals, *route.spares)
+            self.metrics.know_route(route.name, route.provider.name, quotas, currency, others)
         await warm_up()
         await self._listen()
         self._parts.start()

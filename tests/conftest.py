@@ -123,6 +123,6 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[Redis]:
     """A client whose server is empty; commands are sent once, never silently again."""
     client = Redis.from_url(redis_server.url, retry=Retry(NoBackoff(), 0))
     await client.flushall()
-    await client.script_flush()
+    await client.script_flush("ASYNC")  # the old interpreter is freed in the background
     yield client
     await client.aclose()

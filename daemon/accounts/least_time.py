@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from limiter import Bound
 from limiter.quota.quota import Quota
+from limiter.quota.shares import shares
 
 
 class LeastTime(NamedTuple):
@@ -23,6 +24,19 @@ def pictures_by_route(items: Iterable[Mapping[str, Any]], defaults: Mapping[str,
     for item in items:
         routes[item.get("route", defaults.get("route", "default"))] += item.get("n", defaults.get("n", 1))
     return routes
+
+
+def by_account(
+    pictures: Mapping[str, int], quotas: Mapping[str, Iterable[Quota]], equals: Mapping[str, Sequence[str]]
+) -> Counter[str]:
+    """The pictures by the routes whose accounts make them; `equals` are the routes of each `any` route."""
+    found: Counter[str] = Counter()
+    for name, count in pictures.items():
+        members = [each for each in equals.get(name, ()) if each in quotas] or [name]
+        found.update(
+            dict(zip(members, shares(count, [quotas.get(each, ()) for each in members]), strict=True))
+        )
+    return found
 
 
 def least_time(pictures: Mapping[str, int], quotas: Mapping[str, Iterable[Quota]]) -> LeastTime:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
+import orjson
+
 from daemon.settings import Settings, SettingsError
 from limiter.quota.quota import Quota
 from pixmill.broker.backoff import pause_s
@@ -115,6 +117,8 @@ class Route:
     model: str
     quotas: tuple[Quota, ...] = ()
     timeout_s: float = 180.0
+    equals: tuple[str, ...] = ()  # `any`: it has no account, and the provider and model of the first of these
+    spares: tuple[str, ...] = ()  # `fallback`
     reach: Reach = field(default_factory=Reach)  # the same for all routes of an account
 
     @property
@@ -124,7 +128,10 @@ class Route:
 
 
 class Routes(Mapping[str, Route]):
-    """The configured routes, with free checks: does the route exist, and can it make this picture?"""
+    """The configured routes, with free checks: does the route exist, and can it make this picture?
+
+    The queue of a route is served by its own account or by those of its equals, and by its spares while these are down.
+    """
 
     def __init__(self, routes: Collection[Route], allow_hosts: Collection[str] = ()) -> None:
         self._routes = {route.name: route for route in routes}
@@ -138,6 +145,24 @@ class Routes(Mapping[str, Route]):
 
     def __len__(self) -> int:
         return len(self._routes)
+
+    def first(self, name: str) -> list[Route]:
+        """The routes whose accounts serve the queue of a route at all times: itself, or its equals."""
+        route = self._routes[name]
+        return [self._routes[each] for each in route.equals] or [route]
+
+    def spares(self, name: str) -> list[Route]:
+        """The routes that also serve it while those of `first` are down, in their order."""
+        return [self._routes[each] for each in self._routes[name].spares]
+
+    def is_shared(self, name: str) -> bool:
+        """Whether other accounts than its own may serve the queue of a route."""
+        return bool(self._routes[name].equals or self._routes[name].spares)
+
+    def of_receipt(self, receipt: bytes, route: Route) -> Route:
+        """The route whose account has the task of a receipt of an item of `route`."""
+        via = orjson.loads(receipt).get("route") if receipt else None
+        return self._routes.get(str(via)) or (self.first(route.name)[0] if route.equals else route)
 
     def quotas(self) -> dict[str, tuple[Quota, ...]]:
         """The quotas in force at this moment, by route."""
@@ -155,15 +180,19 @@ class Routes(Mapping[str, Route]):
         for index, image in enumerate(job.inputs or ()):
             if image.url is not None and (problem := check_url(image.url, self._allow_hosts)) is not None:
                 raise refusal("unsupported", problem, field=f"inputs.{index}.url")
-        placeholders = tuple(InputImage(b"", "", image.role) for image in job.inputs or ())
-        request = request_of(job, route, placeholders)
-        # Picture k gets seed + k, and the first pictures must not be paid before the last one is refused.
-        last = request if job.seed is None else replace(request, seed=job.seed + job.n - 1)
         try:
-            for one in (request, last):
-                route.provider.check(one)
+            check_request(job, route)
         except ProviderError as error:
             raise refusal("unsupported", error.message, field=error.field) from error
+
+
+def check_request(job: Job, route: Route) -> None:
+    """Raise ProviderError, free of charge, for a job that the route's provider cannot make."""
+    request = request_of(job, route, tuple(InputImage(b"", "", image.role) for image in job.inputs or ()))
+    # Picture k gets seed + k, and the first pictures must not be paid before the last one is refused.
+    last = request if job.seed is None else replace(request, seed=job.seed + job.n - 1)
+    for one in (request, last):
+        route.provider.check(one)
 
 
 def request_of(job: Job, route: Route, inputs: tuple[InputImage, ...]) -> Request:
@@ -199,7 +228,8 @@ def build_routes(settings: Settings, environ: Mapping[str, str], *, for_calls: b
     refuse_environment(environ)
     problems: list[str] = []
     providers: dict[str, Provider] = {}
-    for name in dict.fromkeys(route.credential for route in settings.routes.values()):
+    calling = settings.calling_routes
+    for name in dict.fromkeys(str(route.credential) for route in calling.values()):
         credential = settings.credentials[name]
         try:
             providers[name] = create_provider(
@@ -215,15 +245,17 @@ def build_routes(settings: Settings, environ: Mapping[str, str], *, for_calls: b
     if problems:
         raise SettingsError(problems)
     ways = {name: Reach() for name in providers}
-    routes = [
-        Route(
+    found: dict[str, Route] = {}
+    for name, route in settings.routes.items():
+        like = calling[route.any[0]] if route.any else route
+        found[name] = Route(
             name=name,
-            provider=providers[route.credential],
-            model=route.model,
+            provider=providers[str(like.credential)],
+            model=str(like.model),
             quotas=tuple(quotas[quota] for quota in route.quotas),
             timeout_s=route.provider_timeout,
-            reach=ways[route.credential],
+            equals=tuple(route.any),
+            spares=tuple(route.fallback),
+            reach=ways[str(like.credential)],
         )
-        for name, route in settings.routes.items()
-    ]
-    return Routes(routes, settings.network.allow_hosts)
+    return Routes(found.values(), settings.network.allow_hosts)

@@ -149,6 +149,8 @@ class Reasons:
         """For a waiting item: how many items are before it, and the state of the quotas of its route."""
         quotas = await self._quotas(item.route)
         sentences = []
+        if (alone := await self._waits_aside(item)) is not None:
+            sentences.append(_alone(item, alone))
         if place is not None:
             beside = f" ({place.beside} more in other lanes or for their time)" if place.beside else ""
             before = f"{place.ahead} wait before it" if place.ahead else "it is the next one"
@@ -166,13 +168,30 @@ class Reasons:
             sentences.append("Its quotas would grant a call now; it waits for a replica with a free worker.")
         else:
             sentences.append("Its route has no quota; it waits for a replica with a free worker.")
+        if item.route in self._settings.routes and (equals := self._settings.routes[item.route].any):
+            sentences.append(f"The one of the routes {', '.join(equals)} with the earliest slot takes it.")
+        spares = self._settings.routes[item.route].fallback if item.route in self._settings.routes else []
+        if spares and alone is None:
+            sentences.append(f"While its route is down, {' then '.join(spares)} may take it.")
         facts = {
             "route": item.route,
+            "fallback": spares,
+            "waits_for_account": alone,
             "ahead": None if place is None else place.ahead,
             "unreachable": about is not None,
             "quotas": None if quotas is None else {one.state.quota: one.bound for one in quotas},
         }
         return Why(sentences, facts)
+
+    async def _waits_aside(self, item: ItemView) -> str | None:
+        """The route whose account alone may run the item, if it waits for that one aside; else None."""
+        configured = self._settings.routes.get(item.route)
+        if configured is None or not (configured.any or configured.fallback):
+            return None
+        for account in (item.route, *configured.any, *configured.fallback):
+            if await self._client.lpos(self._keys.aside(item.route, account), str(item.uid)) is not None:
+                return account
+        return None
 
     async def _quotas(self, route: str) -> list[Explanation] | None:
         configured = self._settings.routes.get(route)
@@ -180,7 +199,9 @@ class Reasons:
             return None
         self._settings.parsed_quotas()
         now = await quotas_in_force(self._client, self._keys, self._settings.quotas)
-        return await self._limiter.explain([now[name].quota for name in configured.quotas])
+        routes = [self._settings.routes[name] for name in configured.any if name in self._settings.routes]
+        names = dict.fromkeys(name for route in routes or [configured] for name in route.quotas)
+        return await self._limiter.explain([now[name].quota for name in names])
 
     async def _under_cap(self, group: GroupView, why: Why) -> Why:
         """The same answer, with the batch's own cap in front if that is reached."""
@@ -200,6 +221,16 @@ def _due(item: ItemView, due_at: datetime) -> Why:
     what = "The provider refused it for now" if item.state == "throttled" else "It failed"
     attempts = f"{item.attempts} of {item.max_attempts} attempts are used"
     return Why([f"{what}: {sentence(item)}.", f"It is tried again at {when}; {attempts}."], facts)
+
+
+def _alone(item: ItemView, account: str) -> str:
+    if item.provider_task:
+        return f"Its call was sent by the account of route {account}, so it waits for that one."
+    if item.spec.get("fallback") is False:
+        return f"Its `fallback` is false, so it waits for its own route, {account}."
+    return (
+        f"It waits for its own route, {account}: a spare cannot make it, or an earlier call may be paid for."
+    )
 
 
 def _unreachable(about: dict[str, str]) -> str:

@@ -140,7 +140,7 @@ def item_lines(view: ItemView, ident: str, hint: Hint) -> list[str]:
     if view.error:
         lines.append(f"  {reason(view)}")
     lines.append(
-        f"  route {view.route}, priority {view.priority}, attempts {view.attempts} of {view.max_attempts}"
+        f"  route {_route(view)}, priority {view.priority}, attempts {view.attempts} of {view.max_attempts}"
     )
     lines.append(_times(view))
     for image in view.images:
@@ -161,6 +161,10 @@ def seconds(amount: float) -> str:
 def moment(when: datetime) -> str:
     """A time in UTC, and how long ago that is."""
     return f"{utc(when)} ({seconds(max(0, since_s(when)))} ago)"
+
+
+def _route(view: ItemView) -> str:
+    return view.route if view.made_by == view.route else f"{view.made_by} instead of {view.route}"
 
 
 def _times(view: View) -> str:

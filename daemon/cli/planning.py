@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from daemon.accounts.least_time import LeastTime, least_time, pictures_by_route
+from daemon.accounts.least_time import LeastTime, by_account, least_time, pictures_by_route
 from daemon.cli.output import seconds
 from daemon.compat.studio import as_ident
 from daemon.files.batch_file import BatchFile
@@ -93,7 +93,8 @@ def plan_lines(plan: Mapping[str, Any]) -> list[str]:
 def _least_time(routes: Mapping[str, int], settings: Settings) -> LeastTime:
     quotas = settings.parsed_quotas()
     spends = {name: [quotas[quota] for quota in route.quotas] for name, route in settings.routes.items()}
-    return least_time(routes, spends)
+    equals = {name: route.any for name, route in settings.routes.items()}
+    return least_time(by_account(routes, spends, equals), spends)
 
 
 def _in_one_line(prompt: str) -> str:

@@ -119,7 +119,7 @@ def credential_checks(
     Where the test shows the provider's models, those of the credential's routes must be among them.
     """
     models = {
-        name: sorted({route.model for route in routes.values() if route.credential == name})
+        name: sorted({str(route.model) for route in routes.values() if route.credential == name})
         for name in credentials
     }
     return {

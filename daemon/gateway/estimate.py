@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 import structlog
@@ -28,6 +29,7 @@ from limiter import Bound, Limiter
 from limiter.explain import Explanation
 from limiter.permit import PAUSED
 from limiter.quota.quota import Quota
+from limiter.quota.shares import shares
 from pixmill.broker.errors import in_words
 from pixmill.contract import Job
 from pixmill.records.keys import Uid
@@ -76,6 +78,7 @@ class RouteLook:
     first_s: float | None = 0.0
     bound: str | None = None
     next_slot_at: datetime | None = None
+    equals: tuple[RouteLook, ...] = ()  # those of an `any` route that have a slot; it has no quota of its own
 
 
 class Estimates:
@@ -190,6 +193,25 @@ class Estimates:
 
     async def _read(self, route: str) -> RouteLook:
         own = self._routes[route]
+        if own.equals:
+            return await self._read_equals(route)
+        look = await self._read_own(route)
+        if look.first_s is not None or pause_over(await read_pauses(self._client, self._keys), route):
+            return look
+        spares = [await self._read_own(spare) for spare in own.spares]
+        return next((spare for spare in spares if spare.first_s is not None), look)
+
+    async def _read_equals(self, route: str) -> RouteLook:
+        pause = pause_over(await read_pauses(self._client, self._keys), route)
+        looks = [await self._read_own(each.name) for each in self._routes.first(route)]
+        first = min(looks, key=lambda look: inf if look.first_s is None else look.first_s)
+        if pause is not None:
+            return RouteLook((), first.call_s, pause.ends_s, pause.bound, _after(pause.ends_s), tuple(looks))
+        ready = tuple(look for look in looks if look.first_s is not None)
+        return RouteLook((), first.call_s, first.first_s, first.bound, first.next_slot_at, ready)
+
+    async def _read_own(self, route: str) -> RouteLook:
+        own = self._routes[route]
         now = await quotas_in_force(self._client, self._keys, self._configured)
         quotas = tuple(now[each.name].quota if each.name in now else each for each in own.quotas)
         call_s = await read_call_s(self._client, self._keys, route)
@@ -231,8 +253,14 @@ def _unserved(route: str) -> str:
 
 
 def _eta_s(look: RouteLook, calls: int, slots: int) -> float | None:
-    all_s = least_s(look.quotas, calls, look.call_s, slots)
-    return None if all_s is None or look.first_s is None else all_s + look.first_s
+    equals = look.equals or (look,)
+    split = shares(calls, [each.quotas for each in equals])
+    ends = [
+        least_s(each.quotas, share, each.call_s, slots) for each, share in zip(equals, split, strict=True)
+    ]
+    if look.first_s is None or None in ends:
+        return None
+    return max(each for each in ends if each is not None) + look.first_s
 
 
 def _rest_s(item: ItemView, call_s: float | None) -> float | None:

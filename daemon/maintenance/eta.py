@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from math import inf
 from typing import NamedTuple
 
 from redis.asyncio import Redis
@@ -17,6 +18,7 @@ from daemon.telemetry.metrics import Metrics
 from daemon.worker.dispatcher import Dispatcher
 from limiter import Bound
 from limiter.permit import PAUSED as QUOTA_PAUSED
+from limiter.quota.shares import shares
 from pixmill.records.counts import GroupCounts
 from pixmill.records.keys import Keys
 
@@ -57,8 +59,8 @@ class Estimator:
     async def batch(self, counts: GroupCounts) -> Estimate:
         """Estimate a batch whose items share the route of its first one, as in most batches."""
         batch = await self._batch(counts.gid)
-        dispatcher = self._dispatchers.get(batch.route)
-        if dispatcher is None:
+        serving = [each for each in self._dispatchers.values() if each.line == batch.route and each.is_needed]
+        if not serving:
             return Estimate(None, f"route:{batch.route} is not served here")
         left = counts.total - counts.ended - counts.held
         if left <= 0:
@@ -69,17 +71,27 @@ class Estimator:
         waiting = await self._client.zcard(self._keys.waiting(batch.route))
         active = await self._client.zcard(self._keys.active)
         ahead = ahead_of(waiting, ours, active)
-        route, call_s = dispatcher.route, self._call_s.get(batch.route)
-        eta_s = least_s(route.quotas, left + ahead, call_s, self._slots)
-        first_s, holds = _first_slot(dispatcher) if ours else (0.0, dispatcher.bound)
+        first = [_first_slot(each) if ours else (0.0, each.bound) for each in serving]
+        # Of several accounts, those with a known slot make the calls, and the one that is ready first is the bound.
+        known = [
+            (each, first_s) for each, (first_s, _) in zip(serving, first, strict=True) if first_s is not None
+        ]
+        first_s, holds = min(first, key=lambda one: inf if one[0] is None else one[0])
         bound = None if holds is None else str(holds)
-        if eta_s is None or first_s is None:
+        split = shares(left + ahead, [each.route.quotas for each, _ in known]) if known else []
+        ends = [self._least_s(each, calls) for (each, _), calls in zip(known, split, strict=True)]
+        if first_s is None or None in ends:
             return Estimate(None, bound)
-        eta_s += first_s
+        eta_s = max(each for each in ends if each is not None) + first_s
+        call_s = self._call_s.get(known[0][0].route.name)
         latest_s = batch.starts_s + (call_s or 0.0)
         if ours and latest_s > eta_s:
             return Estimate(round(latest_s, 1), NOT_BEFORE)
         return Estimate(round(eta_s, 1), bound)
+
+    def _least_s(self, dispatcher: Dispatcher, calls: int) -> float | None:
+        route = dispatcher.route
+        return least_s(route.quotas, calls, self._call_s.get(route.name), self._slots)
 
     async def _batch(self, gid: str) -> _Batch:
         pipe = self._client.pipeline(transaction=False)

@@ -104,7 +104,8 @@ class Reclaimer:
         )
         self._cursors[route.name, lane] = page.cursor
         for item in page.items:
-            self._running.start(item, route, _permit_of(item), adopted=True)
+            owner = self._routes.get(item.via, route)
+            self._running.start(item, owner, _permit_of(item), adopted=True, line=route.name)
         if page.poisoned:
             self._metrics.dead_letters.labels(reason="poison").inc(page.poisoned)
             self._metrics.jobs_finished.labels(route=route.name, outcome="failed").inc(page.poisoned)

@@ -103,6 +103,7 @@ class Claimed:
     # followed.
     survived: bool = False
     intended: bool = False  # its claim has noted the intent of its call
+    via: str = ""  # of a reclaimed item: the route whose account its last run used, if several serve its own
     intent_us: Annotated[int | None, BeforeValidator(lambda text: text or None)] = None
 
 
@@ -130,6 +131,16 @@ class PermitRequest(NamedTuple):
     args: Sequence[str | int]
     permit: str
     early_s: float
+
+
+class Serving(NamedTuple):
+    """The part of one account in serving a route's queue, as claim_shared.lua takes it."""
+
+    via: str
+    accounts: Sequence[str]
+    down: Sequence[str]
+    spare: bool
+    differs: bool
 
 
 class Reclaimed(NamedTuple):

@@ -30,6 +30,7 @@ from daemon.queue.messages import (
     PartEnd,
     PermitRequest,
     Reclaimed,
+    Serving,
 )
 from daemon.queue.outcomes import Outcome
 from daemon.queue.steps import GroupCommit, Steps, report_of
@@ -41,6 +42,7 @@ log = structlog.get_logger(__name__)
 NO_JOURNAL: Mapping[int, bytes] = MappingProxyType({})
 _CLAIMED = TypeAdapter(Claimed)
 _FIELDS = tuple(Claimed.__slots__)
+_CLAIMED_FIELDS = tuple(name for name in _FIELDS if name != "via")  # the claimer knows its account
 
 
 class Queue:
@@ -199,29 +201,44 @@ class Queue:
         *,
         intends: bool = False,
         request: PermitRequest | None = None,
+        serving: Serving | None = None,
     ) -> Claim:
         """Take up to `count` items of the route's queues, in fair order; `permits` holds one permit for each.
+
+        `serving` is the part of the caller's account, if several accounts serve the route.
 
         With a `request` the permit of one item is requested in the same step, and the item is taken if its slot is now.
         `intends`: the items start at once, so those that need no preparation have their intent noted.
         """
         given = {"route": route, "worker": self.worker, "count": count, "queues": queues, "permits": permits}
-        given |= {"intends": intends or None, "fields": _FIELDS, "calm_us": self._calm_us}
+        given |= {"intends": intends or None, "fields": _CLAIMED_FIELDS, "calm_us": self._calm_us}
+        script = "claim"
+        if serving is not None:
+            script, given = "claim_shared", given | serving._asdict()
         if request is None:
-            reply = await self._call("claim", **given)
+            reply = await self._call(script, **given)
         else:
             given |= {"permits": [request.permit], "early_us": round(request.early_s * 1e6)}
-            reply = await self._call.run("claim", request.keys, request.args, given)
+            reply = await self._call.run(script, request.keys, request.args, given)
         more, lost, rows, calm_us, requested = reply
-        return Claim(bool(more), lost, list(_readable(rows)), int(calm_us) / 1e6, requested)
+        return Claim(bool(more), lost, list(_readable(rows, _CLAIMED_FIELDS)), int(calm_us) / 1e6, requested)
 
-    async def unclaim(self, route: str, known: Sequence[tuple[str, str]]) -> int:
+    async def unclaim(self, route: str, known: Sequence[tuple[str, str]], via: str | None = None) -> int:
         """Release what this replica claimed without a reply, from the route's lanes; returns how many items.
 
-        `known` has uid and epoch of what it runs, or has settled a short time ago.
+        `known` has uid and epoch of what it runs, or has settled a short time ago. `via` is the claiming account, if
+        several serve the route.
         """
-        given = {"route": route, "worker": self.worker, "queues": LANES, "known": known}
+        given = {"route": route, "worker": self.worker, "queues": LANES, "known": known, "via": via}
         return int(await self._call("unclaim", **given))
+
+    async def note_unfit(self, item: Claimed, via: str) -> None:
+        """Note that the spare `via` cannot make the item, so it waits for its own route. Then release it."""
+        await self._call("unfit", uid=item.uid, epoch=item.epoch, via=via)
+
+    async def take_back(self, pairs: Sequence[tuple[str, str]], most: int = 100) -> int:
+        """Queue what waited aside for accounts that serve again: pairs of route and account; returns how many items."""
+        return int(await self._call("take_back", pairs=pairs, most=most))
 
     async def waiting(self, route: str, queues: Sequence[str]) -> bool:
         """Whether an entry of the route waits to be claimed."""
@@ -303,7 +320,7 @@ class Queue:
         reply = await self._call("reclaim", **given, **limits, lease_ms=round(lease_s * 1000), fields=_FIELDS)
         next_cursor, rows, poisoned, calls = reply
         charged = tuple(call.decode() for call in calls)
-        return Reclaimed(next_cursor.decode(), list(_readable(rows)), poisoned, charged)
+        return Reclaimed(next_cursor.decode(), list(_readable(rows, _FIELDS)), poisoned, charged)
 
     # Time
 
@@ -341,10 +358,10 @@ def _note(item: Claimed, what: Literal["intent", "receipt", "remains"]) -> dict[
     return {"uid": item.uid, "epoch": item.epoch, "what": what}
 
 
-def _readable(rows: Iterable[Sequence[Any]]) -> Iterator[Claimed]:
+def _readable(rows: Iterable[Sequence[Any]], fields: Sequence[str]) -> Iterator[Claimed]:
     """The items of a claim, each alone: one record that cannot be read must not hide the others, which are ours now."""
     for row in rows:
-        record = {name: value for name, value in zip(_FIELDS, row, strict=True) if value is not None}
+        record = {name: value for name, value in zip(fields, row, strict=True) if value is not None}
         try:
             yield _CLAIMED.validate_python(record)
         except ValidationError as error:

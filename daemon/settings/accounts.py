@@ -14,8 +14,8 @@ def unshared_accounts(settings: Settings) -> Iterator[str]:
     only where the provider limits each model apart, which a configuration does not show: hence a warning.
     """
     accounts: dict[tuple[str, ...], list[str]] = {}
-    for name, route in settings.routes.items():
-        accounts.setdefault(_account(settings.credentials[route.credential]), []).append(name)
+    for name, route in settings.calling_routes.items():
+        accounts.setdefault(_account(settings.credentials[str(route.credential)]), []).append(name)
     for (provider, _, *places), routes in accounts.items():
         quotas = [set(settings.routes[name].quotas) for name in routes]
         if any(quotas) and not set.intersection(*quotas):

@@ -7,6 +7,7 @@ from typing import Any
 
 from daemon.settings.model import SECRET_NAMES, Route, Section, Settings, did_you_mean
 from daemon.settings.sources import Path_
+from daemon.settings.spares import wrong_spares
 from pixmill.broker.redis_url import one_slot_sentence, topology_of
 from providers.hosts import is_loopback
 
@@ -22,6 +23,8 @@ def contradictions(settings: Settings, named: Mapping[str, Any] = {}) -> Iterato
     quotas = {**settings.quotas, **named.get("quotas", {})}
     for name, route in settings.routes.items():
         yield from _unknown_names(name, route, credentials, quotas)
+        yield from _account_or_equals(name, route)
+    yield from wrong_spares(settings, credentials, named.get("routes", {}))
     for name, credential in settings.credentials.items():
         yield from _doubled(("credentials", name), credential, SECRET_NAMES)
     if settings.storage.url.reveal().startswith("memory:"):
@@ -50,13 +53,22 @@ def _unknown_names(
     name: str, route: Route, credentials: Mapping[str, Any], quotas: Mapping[str, Any]
 ) -> Iterator[Contradiction]:
     wanted: list[tuple[str, str, str, Mapping[str, Any]]] = [
-        ("credential", "credential", route.credential, credentials),
+        *([("credential", "credential", route.credential, credentials)] if route.credential else []),
         *(("quotas", "quota", quota, quotas) for quota in route.quotas),
     ]
     for field, what, given, known in wanted:
         if given not in known:
             hint = did_you_mean(given, known)
             yield ("routes", name, field), f'names a {what} "{given}" that is not configured{hint}'
+
+
+def _account_or_equals(name: str, route: Route) -> Iterator[Contradiction]:
+    own = {"credential": route.credential, "model": route.model}
+    if not route.any:
+        yield from ((("routes", name, field), "is missing") for field, value in own.items() if value is None)
+        return
+    for field in (field for field, value in (*own.items(), ("quotas", route.quotas)) if value):
+        yield ("routes", name, field), "is set beside `any`: the routes that it names have their own"
 
 
 def _doubled(at: Path_, section: Section, names: tuple[str, ...]) -> Iterator[Contradiction]:

@@ -161,13 +161,7 @@ def _unknown(at: Path_) -> str:
             f"would hold a secret itself; write `{at[-1]}_env` with the name of an environment variable, "
             f"or `{at[-1]}_file` with a path"
         )
-    if (at[0], at[-1]) in _NOT_YET:
-        return "would do nothing: this version cannot do it yet; take it out"
     return "is not a known setting" + did_you_mean(at[-1], list(_fields(at[:-1])))
-
-
-# Settings that a reader of the plans might write. Accepted, they would promise what does not happen.
-_NOT_YET = {("routes", "fallback")}
 
 
 def _fields(at: Path_) -> Mapping[str, Any]:

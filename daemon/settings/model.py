@@ -192,12 +192,17 @@ class WebhookSecret(Section):
 
 
 class Route(Section):
-    """The name that jobs use for an account, a model, and the quotas that a call needs."""
+    """The name that jobs use for an account, a model, and the quotas that a call needs; or for several such routes.
 
-    credential: str
-    model: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    A route with `any` has none of these three of its own.
+    """
+
+    credential: str | None = None
+    model: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
     quotas: Names = Field([], description="every one of them must grant a call")
     provider_timeout: Duration = Field(180.0, gt=0, le=86_400, description="from submit to finished image")
+    any: Names = Field([], description="equal routes: the one with the earliest slot takes the item")
+    fallback: Names = Field([], description="the routes that take its items while it is down, in this order")
 
 
 class Settings(Section):
@@ -224,6 +229,11 @@ class Settings(Section):
         settings = self.model_copy()
         settings._places = places  # noqa: SLF001 - its own
         return settings
+
+    @property
+    def calling_routes(self) -> dict[str, Route]:
+        """The routes with an account of their own, so without those with `any`."""
+        return {name: route for name, route in self.routes.items() if not route.any}
 
     def place(self, *at: str) -> str:
         """The beginning of a sentence about a value: `pixmill.toml:12: `, of the value or of its table, or ''."""

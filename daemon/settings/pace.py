@@ -11,7 +11,7 @@ from daemon.settings.model import Settings
 
 def pace_as_json(settings: Settings) -> str:
     """The routes and quotas; they name credentials and hold none."""
-    named = {"credential", "model", "quotas"}
+    named = {"credential", "model", "quotas", "any", "fallback"}
     routes = {name: route.model_dump(include=named) for name, route in settings.routes.items()}
     return json.dumps({"routes": routes, "quotas": settings.quotas})
 

@@ -58,7 +58,8 @@ _HELP_AND_LABELS: Mapping[str, tuple[str, ...]] = {
 class RedisGauges(Collector):
     """Reads the queue and the quotas, and adds them to the registry of `metrics`.
 
-    `routes` returns the configured routes with the quotas that each spends; it is called for each reading.
+    `routes` returns the configured routes with the quotas that each spends; it is called for each reading. `equals`
+    are the routes of each `any` route, which has no quotas of its own.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class RedisGauges(Collector):
         routes: Callable[[], Mapping[str, Sequence[Quota]]],
         metrics: Metrics,
         *,
+        equals: Mapping[str, Sequence[str]] = {},
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -77,6 +79,7 @@ class RedisGauges(Collector):
         self._routes_now = routes
         self._routes = routes()
         self._metrics = metrics
+        self._equals = equals
         self._monotonic = monotonic
         self._one_at_a_time = asyncio.Lock()
         self._tried_at = self._read_at = float("-inf")
@@ -152,14 +155,23 @@ class RedisGauges(Collector):
 
     def _backlog(self, depth: Mapping[tuple[str, ...], int]) -> dict[tuple[str, ...], float]:
         backlog: dict[tuple[str, ...], float] = {}
-        for route, quotas in self._routes.items():
+        for route in self._routes:
             waiting = sum(depth[route, lane, state] for lane in LANES for state in WAITING_STATES)
-            pace_s = pace_s_per_item(quotas, self._metrics.call_s.get(route))
+            pace_s = self._pace_s(self._equals.get(route) or [route])
             if waiting <= 0:
                 backlog[route,] = 0.0
             elif pace_s is not None:
                 backlog[route,] = waiting * pace_s
         return backlog
+
+    def _pace_s(self, accounts: Iterable[str]) -> float | None:
+        """Seconds for an item where these routes work side by side; None if one's pace is unknown."""
+        call_s = self._metrics.call_s
+        paces = [pace_s_per_item(self._routes[each], call_s.get(each)) for each in accounts]
+        known = [pace for pace in paces if pace is not None]
+        if len(known) < len(paces):
+            return None
+        return 0.0 if 0.0 in known else 1 / sum(1 / pace for pace in known)
 
 
 async def oldest_waits(client: Redis, keys: Keys, routes: Iterable[str]) -> dict[str, float]:

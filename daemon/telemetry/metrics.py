@@ -92,6 +92,7 @@ class ProcessMetrics(Registered):
 class Metrics(ProcessMetrics):
     """The metrics of a replica; attributes are named as in the contract, without `pixmill_` and `_total`."""
 
+    jobs_rerouted = Metric(Counter, "Items that the account of another route ended.", "route", "instead_of")
     jobs_finished = Metric(Counter, "Items that ended, or are held for a person.", "route", "outcome")
     job_errors = Metric(Counter, "Failed runs of items, final or not.", "route", "kind")
     retries = Metric(Counter, "Runs that failed and will be tried again.", "route", "kind")
@@ -166,9 +167,16 @@ class Metrics(ProcessMetrics):
         self.last_progress_timestamp_seconds.set_to_current_time()
 
     def know_route(
-        self, route: str, provider: str, quotas: Iterable[str], currency: str | None = None
+        self,
+        route: str,
+        provider: str,
+        quotas: Iterable[str],
+        currency: str | None = None,
+        others: Iterable[str] = (),
     ) -> None:
         """Begin every series of a configured route at 0; `currency` is that of its costs, if it reports any.
+
+        `others` are the routes whose accounts may take its items.
 
         Calling it twice changes nothing. A counter that first appears as 1 has, for Prometheus, never increased: its
         first error would be missing from every rate and alert, and panels would show "no data" instead of 0.
@@ -179,6 +187,8 @@ class Metrics(ProcessMetrics):
             self.job_errors.labels(route=route, kind=kind.value)
             self.retries.labels(route=route, kind=kind.value)
         self.poll_gap_seconds.labels(route=route)
+        for other in others:
+            self.jobs_rerouted.labels(route=other, instead_of=route)
         self.provider_unreachable.labels(provider=provider, route=route)
         for status in ("200", "429"):
             self.provider_requests.labels(provider=provider, route=route, status=status)

@@ -1,5 +1,7 @@
 """Dispatches one route: gets a permit, claims an item for it, and starts the item in the pool.
 
+If several accounts serve the queue of a route, each has a dispatcher (spares.py).
+
 If the permit's slot is now, the claim is part of the request for it (`claim.lua`).
 
 An item that must wait for quota stays in its queue; it holds no worker slot, uses no attempt and blocks no other route.
@@ -30,6 +32,7 @@ from daemon.queue.steps import MOST
 from daemon.storage.gate import StorageGate
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.pool import Pool
+from daemon.worker.spares import Account
 from limiter import Bound, Grant, Later, Limiter, NotRequested, Permit, Slot, Slots, Step
 from limiter.quota.limits import IN_FLIGHT
 from limiter.script import uninterrupted
@@ -47,6 +50,7 @@ CLAIMS_IN_A_ROW = 4
 # An item that needs no preparation notes its intent with its claim, if it connects within this time.
 EARLY_INTENT_S = 0.02
 RESTARTED = "redis restart"  # other replicas hand in what Redis may have lost
+STAND_BY_S = 0.25  # how often a spare looks whether it is needed
 WORKERS = "workers"  # bound by the workers of this replica
 
 
@@ -64,8 +68,12 @@ class Dispatcher:
         accounts: AccountFeedback,
         gate: StorageGate,
         paused: Callable[[str], Pause | None],
+        account: Account | None = None,
     ) -> None:
         self.route = route
+        self.line = route.name if account is None else account.line  # the route whose queue it serves
+        self.name = route.name if account is None else account.name
+        self._account = account
         self.bound: Bound | str | None = None  # why the route waits now, for people
         self.slot_at: float | None = None  # monotonic time of the next slot, if known
         self.looked_at: float | None = None  # monotonic time of the last claim or empty look that succeeded
@@ -77,7 +85,7 @@ class Dispatcher:
         self._pool = pool
         self._bell = bell
         self._metrics = metrics
-        self._slots = Slots(limiter, bell.recalls, queue.worker, route.name, bell.places)
+        self._slots = Slots(limiter, bell.recalls, queue.worker, self.name, bell.places)
         self._quotas = route.quotas  # of the open request; the quota book may replace those of the route
         self._more_waits = False
         self._calm_until = -inf  # monotonic; nothing is claimed so soon after a restart of Redis
@@ -86,7 +94,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         try:
-            await run_forever(f"dispatcher {self.route.name}", self._step)
+            await run_forever(f"dispatcher {self.name}", self._step)
         finally:
             await self._slots.leave()
             if self._lost_claim:
@@ -96,7 +104,13 @@ class Dispatcher:
     @property
     def pause(self) -> Pause | None:
         """The pause that holds the route back, if there is one."""
-        return self._paused(self.route.name)
+        paused = self._paused(self.line)
+        return self._paused(self.route.name) if paused is None and self.line != self.route.name else paused
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether its account may take items of the route: a spare waits until the others are down."""
+        return self._account is None or self._account.is_needed
 
     def lacks_place(self, quotas: Collection[str]) -> bool:
         """Whether an item waits for a free worker, or for a place in flight under one of these quotas."""
@@ -108,6 +122,9 @@ class Dispatcher:
         await self._report_reach()
         if self._lost_claim:
             await self._release_lost()
+        if not self.is_needed:
+            await self._stand_by()
+            return
         if not await self._may_start():
             return
         if not self.route.quotas:
@@ -119,6 +136,12 @@ class Dispatcher:
         if not self._more_waits:
             self.bound = None
             await self._rest()
+
+    async def _stand_by(self) -> None:
+        self.bound = None
+        self.looked_at = time.monotonic()
+        await self._slots.leave()
+        await asyncio.sleep(STAND_BY_S)
 
     async def _may_start(self) -> bool:
         """Whether storage, an operator's pause, the way to the provider and free worker slots allow a new item.
@@ -140,7 +163,7 @@ class Dispatcher:
         if (pause := self.pause) is None and self._pool.free and not away_s:
             return True
         # A full or paused replica still counts as consuming while Redis replies.
-        waits = await self._queue.waiting(self.route.name, LANES)
+        waits = await self._queue.waiting(self.line, LANES)
         holds = self.route.unreachable or WORKERS
         self.bound = pause.bound if pause is not None else holds if waits else None
         await self._rest(away_s or LOOK_EVERY_S)
@@ -149,7 +172,7 @@ class Dispatcher:
     async def _report_reach(self) -> None:
         """Report a way to the provider that was lost or found again, and each further failure."""
         failures = self.route.reach.failures
-        if failures != self._reported:
+        if failures != self._reported and self.line == self.route.name:
             news = not (failures and self._reported)
             self._reported = failures
             await self._accounts.report_reach(self.route, news=news)
@@ -157,7 +180,7 @@ class Dispatcher:
     async def _rest(self, longest_s: float = LOOK_EVERY_S) -> None:
         self.looked_at = time.monotonic()
         await self._slots.leave()
-        await self._bell.wait(self.route.name, min(longest_s, LOOK_EVERY_S))
+        await self._bell.wait(self.line, min(longest_s, LOOK_EVERY_S))
 
     async def _start_many(self, caller: asyncio.Task[Any] | None) -> None:
         """Start items without permits. The server works on the next claim while the items of the last one run.
@@ -172,7 +195,9 @@ class Dispatcher:
             finally:
                 self._pool.unreserve(reserved)
             is_stopped = caller is not None and caller.cancelling()
-            is_held = self._gate.closed or self.pause is not None or self.route.reach.wait_s
+            is_held = (
+                self._gate.closed or self.pause is not None or self.route.reach.wait_s or not self.is_needed
+            )
             if is_stopped or is_held or not self._more_waits or self._calm_until > time.monotonic():
                 return
 
@@ -245,7 +270,7 @@ class Dispatcher:
     async def _slot_of(self, grant: Grant) -> Slot | None:
         """The slot of a grant, when it is time to start; None for a permit that was recalled meanwhile."""
         slot = await self._slots.wait(grant, early_s=self._pool.lead_s(self.route.name))
-        if slot is not None and self.pause is not None:
+        if slot is not None and (self.pause is not None or not self.is_needed):
             await self._limiter.give_back(slot.permit)
             return None
         if slot is not None:
@@ -289,7 +314,7 @@ class Dispatcher:
     def _run(self, items: Sequence[Claimed], slot: Slot | None, started_at: float, turn: Turn) -> None:
         for item in items:
             if slot is None:
-                self._pool.start(item, self.route, None, turn=turn)
+                self._pool.start(item, self.route, None, turn=turn, line=self.line)
             else:
                 self._pool.start(
                     item,
@@ -300,16 +325,16 @@ class Dispatcher:
                     requested_at=slot.requested_at,
                     started_at=started_at,
                     turn=turn,
+                    line=self.line,
                 )
 
     async def _release_lost(self) -> None:
         """Put back what was claimed without a reply. After a failover, nobody else could tell that nothing was sent."""
-        released = await self._queue.unclaim(self.route.name, self._pool.known())
+        via = None if self._account is None else self.route.name
+        released = await self._queue.unclaim(self.line, self._pool.known(), via)
         self._lost_claim = False
         if released:
-            log.warning(
-                "the reply to a claim was lost; items put back", route=self.route.name, items=released
-            )
+            log.warning("the reply to a claim was lost; items put back", route=self.name, items=released)
 
     async def _claim(self, most: int, slot: Slot | None, request: PermitRequest | None = None) -> Claim:
         """Claim up to `most` items, one for the permit of a slot, or one with the request for its permit."""
@@ -320,7 +345,12 @@ class Dispatcher:
             intends = slot.leaves_at - time.monotonic() <= lead_s
         try:
             claim = await self._queue.claim(
-                self.route.name, len(permits) or most, permits, intends=intends, request=request
+                self.line,
+                len(permits) or most,
+                permits,
+                intends=intends,
+                request=request,
+                serving=None if self._account is None else self._account.serving(),
             )
         except RedisError:
             # The claim may have run. If the permit cannot be given back, its lease ends by itself.

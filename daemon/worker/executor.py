@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import structlog
 
-from daemon.accounts.routes import request_of
+from daemon.accounts.routes import Routes, check_request, request_of
 from daemon.broker.loops import until_answered
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
@@ -63,7 +63,9 @@ class Executor:
         policy: RetryPolicy,
         calls: CallPermits,
         metrics: Metrics,
+        routes: Routes,
     ) -> None:
+        self._routes = routes
         self._queue = queue
         self._keeper = keeper
         self._inputs = inputs
@@ -153,6 +155,8 @@ class Executor:
 
         Returns None when the item has a task already; the run then has its receipt.
         """
+        if run.instead_of is not None:
+            await self._check_spare(run, job)
         inputs = await self._inputs.fetch(job.inputs) if job.inputs else ()
         request = request_of(job, run.route, inputs)
         await self._calls.slot_nears(run)
@@ -167,10 +171,31 @@ class Executor:
         await self._calls.call_begins(run)
         return request
 
+    async def _check_spare(self, run: Run, job: Job) -> None:
+        """Leave an item that another route's provider cannot make to its own route; raises Recalled then."""
+        try:
+            check_request(job, run.route)
+        except ProviderError as error:
+            log.info(
+                "a spare cannot make the item", item=run.item.uid, spare=run.route.name, why=error.message
+            )
+            await until_answered("unfit", lambda: self._queue.note_unfit(run.item, run.route.name))
+            raise Recalled from error
+
+    async def _to_owner(self, run: Run) -> None:
+        """Go on with the account that has the item's task. A permit of another account is given back."""
+        line = run.route if not run.line else self._routes.get(run.line, run.route)
+        owner = self._routes.of_receipt(run.item.receipt, line)
+        if owner is not run.route:
+            if not run.adopted:
+                await self._calls.call_ended(run)
+            run.line, run.route = line.name, owner
+
     async def _answer(self, run: Run, job: Job, limit: TimeLimit, request: Request | None) -> Generated:
         """Return the finished call: a new submit, or the task of an earlier run."""
         accepted_at = None
         if request is None:
+            await self._to_owner(run)
             run.submitted = Submitted.from_dict(orjson.loads(run.item.receipt))
         else:
             answer = await self._submit(run, limit, request)
@@ -228,7 +253,7 @@ class Executor:
 
     async def _note_receipt(self, run: Run, submitted: Submitted) -> None:
         """Write the receipt. Raises LeaseLost when the item has another owner, which then finds the receipt."""
-        receipt = orjson.dumps(submitted.to_dict())
+        receipt = run.receipt_of(submitted)
         noted = await until_answered("receipt", lambda: self._queue.note_receipt(run.item, receipt))
         if noted in ("second", "buried"):
             self._metrics.dead_letters.labels(reason=LATE_RECEIPT).inc()

@@ -151,12 +151,14 @@ class Pool:
         started_at: float | None = None,
         turn: Turn | None = None,
         adopted: bool = False,
+        line: str = "",
     ) -> None:
         """Run an item of this replica; a reclaimed one (`adopted`) may exceed the slots, since it only waits.
 
-        `started_at` is when its claim began, and `turn` its turn to try the way to the provider.
+        `started_at` is when its claim began, and `turn` its turn to try the way to the provider. `line` is the item's
+        own route, whose account need not be that of `route`.
         """
-        run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at, turn=turn)
+        run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at, turn=turn, line=line)
         run.started_at = run.started_at if started_at is None else started_at
         self._runs[item.uid, item.epoch] = run
         run.task = asyncio.create_task(self._run_and_settle(run), name=item.uid)
@@ -199,7 +201,7 @@ class Pool:
             await self._note_remains(run)
 
     async def _note_remains(self, run: Run) -> None:
-        receipt = b"" if run.submitted is None else orjson.dumps(run.submitted.to_dict())
+        receipt = b"" if run.submitted is None else run.receipt_of(run.submitted)
         noted = await self._queue.note_remains(run.item, receipt)
         if noted != "lost":
             log.warning("redis lost a claim; its call was handed in", item=run.item.uid, noted=noted)
@@ -208,7 +210,7 @@ class Pool:
         """Write the intent or the receipt of a run again, since Redis has lost it."""
         log.warning("redis lost a note; it is written again", item=run.item.uid, noted=run.noted)
         if run.submitted is not None:
-            await self._queue.note_receipt(run.item, orjson.dumps(run.submitted.to_dict()))
+            await self._queue.note_receipt(run.item, run.receipt_of(run.submitted))
             return
         with suppress(LeaseLost):  # the next heartbeat finds that
             await self._queue.note_intent(run.item)
@@ -294,6 +296,8 @@ class Pool:
                 reason = "attempts_exhausted" if isinstance(outcome, Retry) else "unknown_outcome"
                 metrics.dead_letters.labels(reason=reason).inc()
             metrics.jobs_finished.labels(route=route.name, outcome=state).inc()
+            if run.instead_of is not None:
+                metrics.jobs_rerouted.labels(route=route.name, instead_of=run.instead_of).inc()
             if isinstance(outcome, Succeeded) and (cache := outcome.result.get("cache")) is not None:
                 metrics.cache.labels(result=cache).inc()
 

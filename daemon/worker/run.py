@@ -153,6 +153,7 @@ class Run:
     cancel_requested: asyncio.Event = field(default_factory=asyncio.Event)
     intent_noted_at: float = 0.0  # monotonic time at which the intent was last written
     connects_at: float = 0.0  # monotonic time from which only the connection was left to do
+    line: str = ""  # the item's own route; '' where no other account can run its items
     turn: Turn | None = None  # to try the way to the provider; a run that was taken over makes no call
     phase: Phase = Phase.WAITING
     submitted: Submitted | None = None  # the provider's task, once it is known
@@ -174,6 +175,15 @@ class Run:
     def sent(self) -> bool:
         """Whether this run may have sent a provider call that was not taken back; after the end of a run, True."""
         return self.phase is not Phase.WAITING
+
+    @property
+    def instead_of(self) -> str | None:
+        """The item's own route, if another one's account runs it."""
+        return self.line if self.line not in ("", self.route.name) else None
+
+    def receipt_of(self, task: Submitted) -> bytes:
+        """The receipt of a task, as it is written down. It names the account if the item's own route does not."""
+        return orjson.dumps({**task.to_dict(), **self.by()})
 
     @property
     def place(self) -> Place:
@@ -199,6 +209,10 @@ class Run:
             return "receipt"
         return "intent_us" if self.phase in (Phase.LEFT, Phase.ORPHANED) else ""
 
+    def by(self) -> dict[str, str]:
+        """For results and receipts: the route whose account runs the item, if that is not its own route."""
+        return {} if self.instead_of is None else {"route": self.route.name, "instead_of": self.instead_of}
+
     def result(
         self,
         job: Job,
@@ -222,6 +236,7 @@ class Run:
             "cost": cost,
             "cache": "miss" if job.cache == "use" else None,
             "cached_from": None,
+            **self.by(),
         }
 
 

@@ -18,6 +18,8 @@ from typing import Any, Final
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from providers.http.parts import part_writer
+
 HEADERS_S: Final = (
     15.0  # from the start of a connection, or its last answer, to the end of a request's headers
 )
@@ -213,6 +215,7 @@ class Guarded(H11Protocol):
     async def _run(self, app: Any, scope: Any, receive: Any, send: Any) -> None:
         """Run the app. A stop cancels what lasts beyond its grace, which is no error of the app."""
         cycle = self.cycle
+        scope["extensions"] = part_writer(cycle)
         try:
             await app(scope, receive, partial(self._send, send) if cycle.more_body else send)
             while self._rest is not None and not cycle.disconnected:

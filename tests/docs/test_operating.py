@@ -55,6 +55,25 @@ def test_the_documented_accounts_load_and_can_be_called(tmp_path: Path) -> None:
     assert {route.provider.name for route in made.values()} == {"openrouter", "hunyuan", "zimage"}
 
 
+def test_the_documented_equals_and_spares_load(tmp_path: Path) -> None:
+    (shared,) = [block for block in BLOCKS if "any = [" in block]
+    missing = """
+[credentials.openai-main]
+provider = "openai"
+[credentials.openai-second]
+provider = "openai"
+[quotas]
+openai-main = {images = "20/min"}
+openai-second = {images = "20/min"}
+[routes.zimage]
+credential = "openai-main"
+model = "m"
+"""
+    (tmp_path / "pixmill.toml").write_text(shared + missing)
+    routes = load_settings(tmp_path / "pixmill.toml", environ={}).settings.routes
+    assert (routes["pictures"].any, routes["first"].fallback) == (["first", "second"], ["zimage"])
+
+
 def test_the_documented_numbers_are_the_defaults() -> None:
     rows = re.findall(r"^\| `(\w+)\.(\w+)` \| `?(\d\w*)`? \|", TEXT, re.MULTILINE)
     assert ("worker", "max_backlog_per_tenant", "100000") in rows

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from PIL import Image, ImageChops, ImageStat
 from playwright.async_api import Browser
 
-from tests.page.rig.pictures import DOCS, NAME, RECORD, SIZE, digest, take
+from tests.page.rig.pictures import DOCS, DRAWN_S, NAME, RECORD, SIZE, digest, take
 
 COARSE = (36, 27)
 MOST_DIFFERENCE = (
@@ -23,6 +24,7 @@ def test_the_picture_in_the_docs_was_made_of_this_page() -> None:
     )
 
 
+@pytest.mark.timeout(DRAWN_S + 60)
 async def test_the_picture_in_the_docs_shows_what_the_page_shows(browser: Browser, tmp_path: Path) -> None:
     with Image.open(DOCS / NAME) as old, Image.open(await take(browser, tmp_path)) as new:
         assert old.size == new.size == (SIZE["width"], SIZE["height"])

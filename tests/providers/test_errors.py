@@ -108,8 +108,9 @@ def test_a_quoted_secret_is_removed_also_where_the_message_was_cut(room: int, se
     assert secret[:5] not in f"{error} {error!r} {error.to_dict()} {error.args}"
 
 
-@pytest.mark.parametrize("text", ["a." * 2_000_000, "http://" * 600_000, "Key " + " " * 4_000_000])
-def test_a_text_that_would_keep_the_search_busy_for_hours_is_read_once(text: str) -> None:
+@pytest.mark.parametrize(("start", "part"), [("", "a."), ("", "http://"), ("Key ", " ")])
+def test_a_text_that_would_keep_the_search_busy_for_an_hour_is_read_once(start: str, part: str) -> None:
+    text = start + part * (1_000_000 // len(part))
     assert redact(text, limit=len(text)) == text
 
 

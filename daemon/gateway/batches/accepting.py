@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from daemon.accounts.least_time import LeastTime, least_time
+from daemon.accounts.least_time import LeastTime, by_account, least_time
 from daemon.gateway.answering.problems import Problem, of_rejection
 from daemon.gateway.batches.drafts import Draft, Fault
 from daemon.gateway.gateway import Gateway
@@ -125,7 +125,9 @@ async def accept_parts(here: Gateway, parts: Sequence[PreparedPart]) -> None:
 
 def least_time_of(here: Gateway, pictures: Counter[str]) -> LeastTime:
     """The least time that the quotas of the routes allow for so many pictures."""
-    return least_time(pictures, {name: route.quotas for name, route in here.routes.items()})
+    quotas = here.routes.quotas()
+    equals = {name: route.equals for name, route in here.routes.items()}
+    return least_time(by_account(pictures, quotas, equals), quotas)
 
 
 def fault_of_head(problem: Problem) -> Fault:

@@ -40,6 +40,8 @@ class RouteList(Shape):
                 "provider": "openai",
                 "model": "gpt-image-2",
                 "quotas": ["openai-main"],
+                "any": [],
+                "fallback": ["previews"],
                 "paused": None,
             }
         ]

@@ -65,6 +65,9 @@ class JobRecord(Outlook):
     max_attempts: int = Field(ge=1)
     item: str | None = None
     batch: str | None = None
+    instead_of: str | None = Field(
+        None, description="the job's route, if the account of another one takes it"
+    )
     priority: str | None = None
     started_at: AwareDatetime | None = None
     due_at: AwareDatetime | None = Field(None, description="the time of the next attempt")
@@ -93,6 +96,7 @@ class JobRecord(Outlook):
         "tenant": "default",
         "state": "succeeded",
         "route": "default",
+        "instead_of": None,
         "priority": "normal",
         "attempts": 1,
         "max_attempts": 5,

@@ -99,6 +99,8 @@ def _route(here: Gateway, name: str, pause: pauses.Pause | None) -> dict[str, An
         "provider": route.provider.name,
         "model": route.model,
         "quotas": [quota.name for quota in route.quotas],
+        "any": list(route.equals),
+        "fallback": list(route.spares),
         "paused": None if pause is None else pause.as_dict(),
     }
 

@@ -102,7 +102,8 @@ async def _until_end(
 
 
 def _stream(here: Gateway, listening: Listening) -> SseResponse:
-    return SseResponse(EventStream(here.hub, listening).frames())
+    stream = EventStream(here.hub, listening)
+    return SseResponse(stream.frames(), write_by=stream.write_by)
 
 
 def _ended(find: Callable[[], Awaitable[View]]) -> Callable[[], Awaitable[bool]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -42,6 +42,17 @@ class Event(NamedTuple):
     def concerns(self, topic: Topic) -> bool:
         """Whether a listener of `topic` hears of it. A listener of a whole tenant also hears of quotas and routes."""
         return topic in self.topics or (not self.topics and not (topic.batch or topic.job))
+
+
+class Burst:
+    """Events of one topic that came in one read, in their order: at least one. Listeners share what is made of it."""
+
+    __slots__ = ("events", "frames", "kinds")
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events = events
+        self.kinds = frozenset(event.kind for event in events)
+        self.frames = b"".join([event.frame for event in events])
 
 
 def event_of(entry: str, fields: Mapping[bytes, bytes]) -> Event | None:

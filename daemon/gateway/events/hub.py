@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from daemon.broker.loops import run_forever
 from daemon.gateway.answering.problems import Problem
-from daemon.gateway.events.frames import Event, Position, Topic, event_of, position_of, text_of
+from daemon.gateway.events.frames import Burst, Event, Position, Topic, event_of, position_of, text_of
 from daemon.gateway.events.listener import Changes, Listener, Subscriber
 from daemon.gateway.events.replay import has_lost, state_of
 from daemon.telemetry.http_metrics import HttpMetrics
@@ -155,21 +155,23 @@ class EventHub:
     async def _read(self, position: Position) -> None:
         entries = await wait_after(self._blocking, self.keys.events, text_of(position), PAGE, BLOCK_MS)
         self.trouble = None
+        found: dict[Topic, list[Event]] = {}
         for entry, fields in entries:
             self.position = position_of(entry)
             if (event := event_of(entry, fields)) is not None:
-                self._give(event)
+                for topic in self._topics(event):
+                    found.setdefault(topic, []).append(event)
+        for topic, events in found.items():
+            burst = Burst(events)
+            for subscriber in self._subscribers[topic]:
+                subscriber.put(burst)
         await asyncio.sleep(0)  # so that listeners send before the next read fills their queues
 
-    def _give(self, event: Event) -> None:
-        if not event.topics:
-            for topic, subscribers in self._subscribers.items():
-                if event.concerns(topic):
-                    _put(event, subscribers)
-            return
-        for topic in event.topics:
-            if (found := self._subscribers.get(topic)) is not None:
-                _put(event, found)
+    def _topics(self, event: Event) -> list[Topic]:
+        """The topics with subscribers that an event concerns."""
+        if event.topics:
+            return [topic for topic in event.topics if topic in self._subscribers]
+        return [topic for topic in self._subscribers if event.concerns(topic)]
 
     async def _without_lost(self, position: Position) -> Position:
         """Where to go on after an outage. Redis may have lost events that were given out, or trimmed unseen ones."""
@@ -184,8 +186,3 @@ class EventHub:
 
     def _everybody(self) -> list[Subscriber]:
         return [each for found in self._subscribers.values() for each in found]
-
-
-def _put(event: Event, subscribers: set[Subscriber]) -> None:
-    for subscriber in subscribers:
-        subscriber.put(event)

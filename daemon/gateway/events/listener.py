@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol
 
-from daemon.gateway.events.frames import Event, Position, Topic
+from daemon.gateway.events.frames import Burst, Event, Position, Topic
 
 QUEUE = 256  # events that may wait for one listener
 LOOK_AGAIN_S = (
@@ -18,11 +18,11 @@ LOOK_AGAIN_S = (
 
 
 class Subscriber(Protocol):
-    """Never slower than a line of a list: the hub calls it for each event of its topic."""
+    """Never waits: the hub calls it for each read that has events of its topic."""
 
     topic: Topic
 
-    def put(self, event: Event) -> None: ...
+    def put(self, burst: Burst) -> None: ...
     def lose(self, position: Position) -> None: ...
     def close(self) -> None: ...
 
@@ -56,7 +56,7 @@ class _Wakes:
 class Listener(_Wakes):
     """The events of one topic that wait to be sent. If too many wait, all of them are dropped and `lost_at` is set."""
 
-    __slots__ = ("_events", "lost_at", "task", "topic")
+    __slots__ = ("_at_once", "_events", "lost_at", "task", "topic")
 
     def __init__(self, topic: Topic) -> None:
         super().__init__()
@@ -64,12 +64,17 @@ class Listener(_Wakes):
         self.task = asyncio.current_task()
         self.lost_at: Position | None = None  # the newest position of which events were dropped
         self._events: list[Event] = []
+        self._at_once: Callable[[Burst], bool] | None = None
 
-    def put(self, event: Event) -> None:
-        if len(self._events) >= QUEUE:
-            self.lose(event.id)
+    def put(self, burst: Burst) -> None:
+        if self._at_once is not None and not self._events and self.lost_at is None and self._at_once(burst):
             return
-        self._events.append(event)
+        room = QUEUE - len(self._events)
+        if room < len(burst.events):
+            self.lose(burst.events[room].id)
+            self._events += burst.events[room + 1 :]
+        else:
+            self._events += burst.events
         self._wake()
 
     def lose(self, position: Position) -> None:
@@ -83,10 +88,17 @@ class Listener(_Wakes):
         self._events.clear()
         self.lost_at = None
 
-    async def take(self) -> list[Event]:
-        """All events that wait, once there is one, or something was lost, or the gateway stops."""
-        while not (self._events or self.lost_at or self.closed):
-            await self._woken()
+    async def take(self, at_once: Callable[[Burst], bool] | None = None) -> list[Event]:
+        """All events that wait, once there is one, or something was lost, or the gateway stops.
+
+        While none waits, `at_once` gets what comes, without a turn of this task. What it returns False for, waits.
+        """
+        self._at_once = at_once
+        try:
+            while not (self._events or self.lost_at or self.closed):
+                await self._woken()
+        finally:
+            self._at_once = None
         taken, self._events = self._events, []
         return taken
 
@@ -108,8 +120,8 @@ class Changes(_Wakes):
         self._kinds = kinds
         self._has_changed = False
 
-    def put(self, event: Event) -> None:
-        if self._kinds is None or event.kind in self._kinds:
+    def put(self, burst: Burst) -> None:
+        if self._kinds is None or not burst.kinds.isdisjoint(self._kinds):
             self._has_changed = True
             self._wake()
 

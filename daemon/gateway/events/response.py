@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from daemon.gateway.events.frames import PING
+from providers.http.parts import SCOPE_WRITE
+
+# Sends some frames now, without a turn of any task; False: it cannot, and nothing was sent.
+Write = Callable[[bytes], bool]
 
 PING_S = 15.0
 
@@ -23,12 +27,18 @@ class SseResponse(Response):
     """Sends what `frames` yields, each as one part of the body, and `: ping` after `ping_s` of silence.
 
     A slow reader delays only its own `frames`. When the client goes away, `frames` is closed at once.
+    `write_by` gets a function that sends frames at once, if the server has one: a turn of a task costs more.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, frames: AsyncGenerator[bytes, None], *, ping_s: float = PING_S, status_code: int = 200
+        self,
+        frames: AsyncGenerator[bytes, None],
+        *,
+        ping_s: float = PING_S,
+        status_code: int = 200,
+        write_by: Callable[[Write], None] | None = None,
     ) -> None:
         self.status_code = status_code
         self.background = None
@@ -37,15 +47,20 @@ class SseResponse(Response):
         self._ping_s = ping_s
         self._sent_at = 0.0
         self._is_sending = False
+        self._write_by = write_by
+        self._write: Write | None = None
 
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """Leave the stream to the edge of the gateway."""
+        self._write = scope.get("extensions", {}).get(SCOPE_WRITE)
         scope[SCOPE_ANSWER].stream = self.run
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Send the whole answer."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self._sent_at = asyncio.get_running_loop().time()
+        if self._write_by is not None and self._write is not None:
+            self._write_by(self._sent_at_once)
         try:
             async with asyncio.timeout(None) as open_:
                 watch = asyncio.create_task(self._watch(receive, send, open_))
@@ -66,6 +81,12 @@ class SseResponse(Response):
         await send(_part(frame))
         self._is_sending = False
         self._sent_at = asyncio.get_running_loop().time()
+
+    def _sent_at_once(self, frames: bytes) -> bool:
+        if self._write is None or not self._write(frames):
+            return False
+        self._sent_at = asyncio.get_running_loop().time()
+        return True
 
     async def _watch(self, receive: Receive, send: Send, open_: asyncio.Timeout) -> None:
         """Ends the answer when its client has gone."""

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from daemon.gateway.events.frames import END, START, Position, Topic, first_line, position_of, resync
+from daemon.gateway.events.frames import END, START, Burst, Position, Topic, first_line, position_of, resync
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.events.listener import Listener
 from daemon.gateway.events.replay import Page, has_lost, read_page, state_of
+from daemon.gateway.events.response import Write
 from pixmill.broker.backoff import pause_s
 from pixmill.broker.errors import passes
 from pixmill.broker.streams import tail
@@ -61,6 +62,11 @@ class EventStream:
             False  # an event that may be the last one was sent, and the record has not been read since
         )
         self._has_ended = False
+        self._write: Write | None = None
+
+    def write_by(self, write: Write) -> None:
+        """Let `write` send what happens while the listener has all that came before; the rest comes from `frames`."""
+        self._write = write
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """Some whole frames at a time, until the work ends or the gateway stops."""
@@ -121,7 +127,7 @@ class EventStream:
 
     async def _next(self, listener: Listener) -> bytes:
         """The next frames, once they come; nothing when the gateway stops."""
-        events = await listener.take()
+        events = await listener.take(self._written if self._write is not None else None)
         parts: list[bytes] = []
         if listener.lost_at is not None:
             parts.append(self._resync(listener))
@@ -134,6 +140,19 @@ class EventStream:
                     self._may_end = True
                     self._has_ended = self._ends.is_sure
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _written(self, burst: Burst) -> bool:
+        """Whether the frames were sent at once. What the last page has as well, and what may be the end, are not."""
+        is_end = self._ends is not None and not self._ends.kinds.isdisjoint(burst.kinds)
+        if (
+            is_end
+            or burst.events[0].id <= self._position
+            or self._write is None
+            or not self._write(burst.frames)
+        ):
+            return False
+        self._position = burst.events[-1].id
+        return True
 
     async def _is_unknown(self) -> bool:
         """Whether events that are wanted are lost, or the position itself is of a stream that was lost."""

@@ -20,7 +20,7 @@ from pixmill.broker.connect import BLOCKING_TIMEOUT_S, COMMAND_TIMEOUT_S, blocki
 from pixmill.broker.errors import CONNECTION_FAULTS, in_words
 from tests.servers import RedisServer
 
-BIG = b"x" * 64_000_000  # more than a socket takes at once
+BIG = 64_000_000  # bytes; more than a socket takes at once
 URLS = [
     "redis://h",
     "rediss://h",
@@ -88,7 +88,7 @@ async def test_a_command_that_the_socket_does_not_take_is_late_at_its_time(redis
     redis_server.process.send_signal(signal.SIGSTOP)
     try:
         with pytest.raises(RedisTimeoutError, match="writing"):
-            await client.set("big", BIG)
+            await client.set("big", bytes(BIG))
     finally:
         redis_server.process.send_signal(signal.SIGCONT)
     await client.aclose()
@@ -106,7 +106,7 @@ async def test_a_cancellation_that_comes_with_the_end_of_a_send_is_heeded(
         caller.cancel()
 
     async def set_big() -> None:
-        await client.set("big", BIG)
+        await client.set("big", bytes(BIG))
 
     with monkeypatch.context() as patched:
         patched.setattr(AbstractConnection, "_send_packed_command", send_and_cancel)

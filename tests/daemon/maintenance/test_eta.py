@@ -27,6 +27,10 @@ DONE = Succeeded({"images": []})
 LOST = Held({"kind": "ambiguous_submit", "message": "Lost."})
 
 
+def dispatcher_of(route: Route, line: str) -> SimpleNamespace:
+    return SimpleNamespace(route=route, line=line, is_needed=True, bound=None, slot_at=None, pause=None)
+
+
 class Desk:
     """An installation, and an estimator beside a dispatcher that the test controls."""
 
@@ -36,10 +40,10 @@ class Desk:
         self.keys = self.installation.keys
         quota = parse_quota("q", {"requests": "10/min"})
         route = Route("default", ScriptedProvider(), "m", (quota,))
-        self.dispatcher = SimpleNamespace(route=route, bound=None, slot_at=None, pause=None)
-        dispatchers: Any = {"default": self.dispatcher}
+        self.dispatcher = dispatcher_of(route, "default")
+        self.dispatchers: Any = {"default": self.dispatcher}
         self.metrics = Metrics()
-        self.estimator = Estimator(redis, self.keys, dispatchers, 64, self.metrics)
+        self.estimator = Estimator(redis, self.keys, self.dispatchers, 64, self.metrics)
         self.scheduler = Scheduler(redis, self.installation.queue, self.estimator, self.metrics)
 
     async def counts(self) -> GroupCounts:
@@ -66,6 +70,18 @@ async def test_the_time_left_is_what_the_quota_needs_for_the_rest(desk: Desk) ->
     estimate = await desk.estimate()
     assert estimate.eta_s == pytest.approx(124, abs=2), "ten at once, ten after each minute, and a call"
     assert estimate.bound is None
+
+
+async def test_two_accounts_need_half_the_time_and_one_alone_the_whole(desk: Desk) -> None:
+    await desk.installation.batch("b1", 40)
+    second = Route("second", ScriptedProvider(), "m", (parse_quota("r", {"requests": "10/min"}),))
+    desk.dispatchers["default/second"] = other = dispatcher_of(second, "default")
+    desk.metrics.observe_call("scripted", "default", 0.0)
+    assert (await desk.estimate()).eta_s == pytest.approx(60, abs=2)
+    other.route.reach.failed("Nobody is there.")
+    alone = await desk.estimate()
+    assert alone.eta_s == pytest.approx(180, abs=2)
+    assert alone.bound is None
 
 
 async def test_a_quota_that_is_used_up_adds_the_wait_for_its_next_slot(desk: Desk) -> None:

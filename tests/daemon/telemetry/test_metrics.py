@@ -29,6 +29,7 @@ DEPTH, ACTIVE, WAITING = "pixmill:depth", "pixmill:active", "pixmill:waiting:def
 CONTRACT = {
     "jobs_received_total": {"lane"},
     "jobs_finished_total": {"route", "outcome"},
+    "jobs_rerouted_total": {"route", "instead_of"},
     "job_errors_total": {"route", "kind"},
     "provider_requests_total": {"provider", "route", "status"},
     "provider_429_total": {"provider", "quota"},
@@ -87,7 +88,7 @@ class Fleet:
         self.clock = Clock()
         self.limiter = Limiter(client, "pixmill")
         for route, quotas in ROUTES.items():
-            self.metrics.know_route(route, "openai", [quota.name for quota in quotas], "USD")
+            self.metrics.know_route(route, "openai", [quota.name for quota in quotas], "USD", ["spare"])
         self.gauges = RedisGauges(
             client, Keys("pixmill"), self.limiter, lambda: ROUTES, self.metrics, monotonic=self.clock
         )
@@ -134,7 +135,7 @@ def test_two_metrics_do_not_share_a_registry() -> None:
 
 def test_a_known_route_begins_every_series_at_zero() -> None:
     metrics = Metrics()
-    metrics.know_route("default", "openai", ["openai-main"], "USD")
+    metrics.know_route("default", "openai", ["openai-main"], "USD", ["spare"])
     counters = [
         sample
         for family in metrics.registry.collect()

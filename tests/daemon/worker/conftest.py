@@ -1,13 +1,16 @@
-"""Replicas that are closed after their test."""
+"""Replicas that are closed after their test, and a server that can lose its last writes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from tests.daemon.worker.bare_replica import Replica
+from tests.servers import RedisServer
 
 MakeReplica = Callable[..., Replica]
 
@@ -30,3 +33,20 @@ async def replica_of(redis: Redis) -> AsyncIterator[MakeReplica]:
 def replica(replica_of: MakeReplica) -> Replica:
     """A replica whose route has no quota."""
     return replica_of()
+
+
+@pytest.fixture(scope="session")
+def lasting_server() -> Iterator[RedisServer]:
+    # `always`, so that the size of the file shows what is in it.
+    server = RedisServer(persistent=True, options=("--appendfsync", "always"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def lasting(lasting_server: RedisServer) -> AsyncIterator[Redis]:
+    """A client that connects anew once, after the server was killed."""
+    client = Redis.from_url(lasting_server.url, retry=Retry(NoBackoff(), 1))
+    await client.flushall()
+    yield client
+    await client.aclose()

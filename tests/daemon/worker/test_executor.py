@@ -110,6 +110,7 @@ class Bench:
             RetryPolicy(accounts, metrics),
             calls,
             metrics,
+            self.installation.routes,
         )
         self.answers: list[Submitted | Generated | ProviderError] = []
 

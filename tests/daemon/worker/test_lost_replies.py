@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from daemon.maintenance.write_probe import WriteProbe
@@ -24,20 +21,9 @@ from tests.servers import RedisServer
 REFUSED = {"kind": "moderation_input", "message": "No.", "charged": "no"}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    # `always`, so that the size of the file shows what is in it.
-    server = RedisServer(persistent=True, options=("--appendfsync", "always"))
-    yield server
-    server.close()
-
-
 @pytest.fixture
-async def redis(server: RedisServer) -> AsyncIterator[Redis]:
-    client = Redis.from_url(server.url, retry=Retry(NoBackoff(), 1))
-    await client.flushall()
-    yield client
-    await client.aclose()
+def redis(lasting: Redis) -> Redis:
+    return lasting
 
 
 def loses_replies(monkeypatch: pytest.MonkeyPatch, replica: Replica, count: int) -> list[Claim]:
@@ -74,13 +60,13 @@ async def test_an_item_whose_claim_had_no_reply_is_put_back_and_starts(
 
 
 async def test_a_claim_without_a_reply_before_a_failover_is_no_unknown_outcome(
-    replica: Replica, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    replica: Replica, lasting_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loses_replies(monkeypatch, replica, 1)
     await replica.installation.submit({"id": "a", "prompt": "x", "on_unknown_outcome": "hold"})
     with pytest.raises(RedisConnectionError):
         await replica.dispatcher._claim(1, None)
-    server.lose(server.written)
+    lasting_server.lose(lasting_server.written)
     replica.dispatch()
     await replica.has_started(1)
     assert not replica.started[0].adopted
@@ -130,28 +116,28 @@ async def test_an_item_that_was_taken_over_a_moment_ago_is_not_put_back(replica:
 
 
 async def test_a_settle_that_redis_lost_shortly_ago_is_no_lost_claim(
-    replica: Replica, server: RedisServer
+    replica: Replica, lasting_server: RedisServer
 ) -> None:
     (item,) = await claimed(replica, "a")
-    before = server.written
+    before = lasting_server.written
     await replica.queue.note_intent(item)
     await replica.pool.settles.settle(item, Failed(REFUSED), "no")
-    server.lose(before)
+    lasting_server.lose(before)
     assert await released(replica) == 0
 
 
 @pytest.mark.parametrize("outcome", [Failed(REFUSED), Throttled(REFUSED, 60)])
 async def test_a_settle_that_redis_lost_is_sent_again(
-    replica: Replica, server: RedisServer, outcome: Outcome
+    replica: Replica, lasting_server: RedisServer, outcome: Outcome
 ) -> None:
     probe = WriteProbe(replica.queue, RetentionSettings())
     probe.on_life = replica.pool.settles.note_life
     (item,) = await claimed(replica, "a")
     await replica.queue.note_intent(item)
     await probe.write()
-    before = server.written
+    before = lasting_server.written
     state = await replica.pool.settles.settle(item, outcome, "no")
-    server.lose(before)
+    lasting_server.lose(before)
     assert (await replica.installation.record("default//a"))["state"] == "running"
     await probe.write()
     await replica.has_state(state)
@@ -159,7 +145,7 @@ async def test_a_settle_that_redis_lost_is_sent_again(
 
 
 async def test_a_settle_that_was_not_lost_changes_nothing_when_it_is_sent_again(
-    replica: Replica, server: RedisServer
+    replica: Replica, lasting_server: RedisServer
 ) -> None:
     probe = WriteProbe(replica.queue, RetentionSettings())
     probe.on_life = replica.pool.settles.note_life
@@ -167,7 +153,7 @@ async def test_a_settle_that_was_not_lost_changes_nothing_when_it_is_sent_again(
     await probe.write()
     await replica.pool.settles.settle(item, Throttled(REFUSED, 0), "no")
     (again,) = await replica.installation.claim()
-    server.lose(server.written)
+    lasting_server.lose(lasting_server.written)
     before = await replica.installation.record("default//a")
     await probe.write()
     assert await replica.installation.record("default//a") == before

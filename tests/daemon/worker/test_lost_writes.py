@@ -6,15 +6,13 @@ The server is killed, and the end of its append-only file is cut off, as after a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from daemon.maintenance.heartbeat import Heartbeat
 from daemon.queue.messages import Claimed
@@ -29,20 +27,9 @@ from tests.daemon.worker.test_executor import Bench, generated
 from tests.servers import RedisServer
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    # `always`, so that the size of the file shows what is in it.
-    server = RedisServer(persistent=True, options=("--appendfsync", "always"))
-    yield server
-    server.close()
-
-
 @pytest.fixture
-async def redis(server: RedisServer) -> AsyncIterator[Redis]:
-    client = Redis.from_url(server.url, retry=Retry(NoBackoff(), 1))
-    await client.flushall()
-    yield client
-    await client.aclose()
+def redis(lasting: Redis) -> Redis:
+    return lasting
 
 
 class Rig:
@@ -121,8 +108,8 @@ class Rig:
 
 
 @pytest.fixture
-async def rig(redis: Redis, server: RedisServer) -> AsyncIterator[Rig]:
-    rig = Rig(redis, server)
+async def rig(redis: Redis, lasting_server: RedisServer) -> AsyncIterator[Rig]:
+    rig = Rig(redis, lasting_server)
     yield rig
     await rig.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tracemalloc
 import zlib
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,12 @@ from providers.http.packing import unpacked, unpacked_size
 from providers.http.room import TooLarge
 
 MIB = 1024 * 1024
-ZEROS = gzip.compress(bytes(100 * MIB))
+
+
+@cache
+def zeros() -> bytes:
+    """100 MiB of zeros, packed; made when it is needed, as each worker of a run imports every module."""
+    return gzip.compress(bytes(100 * MIB))
 
 
 async def answered(
@@ -54,10 +60,11 @@ async def test_a_packed_answer_is_read_as_its_original(encoding: str, pack: type
 
 
 async def test_an_answer_that_grows_past_the_cap_is_refused_before_it_has_grown() -> None:
+    packed = zeros()
     tracemalloc.start()
     try:
         with pytest.raises(ProviderError, match="larger than 1048576 bytes") as caught:
-            await answered(ZEROS, "gzip")
+            await answered(packed, "gzip")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -68,11 +75,11 @@ async def test_an_answer_that_grows_past_the_cap_is_refused_before_it_has_grown(
 @pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "zstd", "made-up"])
 async def test_an_answer_packed_in_layers_or_without_request_is_not_unpacked(encoding: str) -> None:
     with pytest.raises(ProviderError, match="DecodingError") as caught:
-        await answered(gzip.compress(ZEROS), encoding)
+        await answered(gzip.compress(zeros()), encoding)
     assert caught.value.kind is ErrorKind.AMBIGUOUS_SUBMIT
 
 
-@pytest.mark.parametrize("body", [ZEROS[:1000], b"not packed at all"])
+@pytest.mark.parametrize("body", [gzip.compress(bytes(4 * MIB))[:1000], b"not packed at all"])
 async def test_a_broken_packing_loses_an_answer_and_not_a_refusal(body: bytes) -> None:
     with pytest.raises(ProviderError, match="DecodingError"):
         await answered(body, "gzip", max_bytes=8 * MIB)

@@ -27,6 +27,7 @@ let current = null; // stopped while another one is wanted, and kept for a perso
 let place = null;
 let isRunning = false;
 let needsKey = false;
+let early = null; // the first reading of the caller, while words and view are on their way
 
 const shown = () => (wanted === null ? current : null);
 
@@ -124,7 +125,7 @@ async function reloadInTime() {
 
 async function enter() {
   try {
-    await loadCaller();
+    await (early ?? loadCaller());
     needsKey = false;
     beginStatus();
     show(here());
@@ -132,6 +133,7 @@ async function enter() {
     // The banner names what is away; the page goes on when it is back.
     if (problem.status !== 401) setTimeout(enter, AGAIN_MS);
   }
+  early = null;
   invalidate();
 }
 
@@ -163,6 +165,8 @@ for (const type of ["dragover", "drop"]) {
   addEventListener(type, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
 }
 applyTheme();
+early = loadCaller();
+early.catch(() => {}); // `enter` tries it again
 const first = load(here().view).catch(() => {}); // `show` tries it again
 try {
   await applyLanguage(here().language);

@@ -1,6 +1,7 @@
 -- Release items that a worker claimed without knowing it: the reply to its claim was lost. No call was made for them.
 -- KEYS  1 prefix
 -- ARGS  route, worker, queues, known: what the worker knows of, each with uid and epoch: its runs and its latest settles
+--       via: where several accounts serve the route, the one whose claim it was; the worker's other claims may be under way
 -- Returns  how many items were released
 -- One step with the check of the record, because a reclaim may take an item over at the same time. It counts a crash of such
 -- an item; the worker may not know of it yet, and it is left alone.
@@ -15,6 +16,7 @@ for _, pair in ipairs(ARGS.known) do known[pair[1] .. ' ' .. pair[2]] = true end
 
 local function is_unknown(item, entry)
   return item.state == 'running' and item.entry == entry and item.worker == ARGS.worker
+    and (not ARGS.via or item.via == ARGS.via)
     and not known[item.uid .. ' ' .. item.epoch] and not has_task(item) and number(item.crashes) == 0
     and ((item.intent_us or '') == '' or item.intent_us == item.started_us)
 end

@@ -87,6 +87,10 @@ class JobEvent(_Open):
 
 class JobStarted(JobEvent):
     attempt: int | None = Field(None, ge=1)
+    route: str | None = Field(
+        None, description="the route whose account it uses, if that is not the job's own"
+    )
+    instead_of: str | None = Field(None, description="the job's route then")
 
 
 class JobSubmitted(JobEvent):
@@ -107,6 +111,10 @@ class JobSucceeded(JobEvent):
     provider_task_id: str | None = None
     revised_prompt: str | None = None
     cost: Any = None
+    route: str | None = Field(
+        None, description="the route whose account made it, if that is not the job's own"
+    )
+    instead_of: str | None = Field(None, description="the job's route then")
     cache: Literal["hit", "joined", "miss"] | None = Field(
         None, description="for `cache: use`: the picture was there, was being made, or had to be made"
     )

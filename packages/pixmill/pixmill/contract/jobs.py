@@ -123,6 +123,7 @@ class JobDefaults(Model):
     on_unknown_outcome: Literal["retry_once", "hold", "fail"] = Field(
         "retry_once", description="retry_once, hold or fail"
     )
+    fallback: bool = Field(True, description="true or false")
     cache: Literal["off", "use", "refresh"] = Field("off", description="off, use or refresh")
     callback: Callback | None = Field(None, description="an object with url, events and secret")
     metadata: Metadata | None = Field(None, description=METADATA_TEXT)

@@ -122,5 +122,9 @@ class Keys:
         """Exists while a replica cannot reach the route's provider."""
         return f"{self.prefix}:unreachable:{route}"
 
+    def aside(self, route: str, account: str) -> str:
+        """Items of a route that wait for one of its accounts alone."""
+        return f"{self.prefix}:aside:{route}:{account}"
+
     def waiting(self, route: str) -> str:
         return f"{self.prefix}:waiting:{route}"

@@ -49,6 +49,12 @@ class ItemView:
     result: Object | None = None
     provider_task: Object | None = None
     cancel_requested: bool = False
+    via: str = ""  # the route whose account its last run used; '' where no other can
+
+    @property
+    def made_by(self) -> str:
+        """The route whose account runs it, or ran it last; its own route while it waits."""
+        return self.via if self.via and (self.ended or self.state == "running") else self.route
 
     @property
     def id(self) -> str:
@@ -91,7 +97,8 @@ class ItemView:
             "item": self.id,
             "batch": self.batch,
             "state": self.state,
-            "route": self.route,
+            "route": self.made_by,
+            "instead_of": None if self.made_by == self.route else self.route,
             "priority": self.priority,
             **{
                 name: _text(getattr(self, name))

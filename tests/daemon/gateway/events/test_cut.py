@@ -103,8 +103,16 @@ async def heard(world: World) -> tuple[Position, list[Position]]:
     known = ids[world.choose(len(ids))]
     got: list[bytes] = []
 
+    def write(frames: bytes) -> bool:
+        """As a server: sometimes a client is too slow for what is sent at once."""
+        if world.choose(3) == 2:
+            return False
+        got.append(frames)
+        return True
+
     async def listen() -> None:
         stream = EventStream(world.hub, Listening(OURS, KEYS.batch_events("b1"), known))
+        stream.write_by(write)
         async for frames in stream.frames():
             got.append(frames)  # noqa: PERF401 - they are looked at while they come
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from unittest import mock
 
 import pytest
 from redis.asyncio import Redis
@@ -11,14 +12,15 @@ from redis.asyncio import Redis
 from daemon.gateway.answering.problems import Problem
 from daemon.gateway.events import listener as listeners
 from daemon.gateway.events import replay
-from daemon.gateway.events.frames import START, Topic, position_of
+from daemon.gateway.events.frames import END, START, Burst, Event, Topic, position_of
 from daemon.gateway.events.hub import EventHub
-from daemon.gateway.events.response import SseResponse
-from daemon.gateway.events.stream import EventStream, Listening
+from daemon.gateway.events.response import SCOPE_ANSWER, SseResponse, Write
+from daemon.gateway.events.stream import Ending, EventStream, Listening
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
 from pixmill.broker.connect import blocking_client
 from pixmill.broker.streams import tail
+from providers.http.parts import SCOPE_WRITE
 from tests.daemon.gateway.events.sse import KEYS, publish
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
@@ -99,6 +101,61 @@ async def test_frames_that_wait_leave_together(hub: EventHub, redis: Redis) -> N
     await caught_up(hub, redis)
     assert (await anext(frames)).count(b"event: batch.progress") == 5
     await frames.aclose()
+
+
+async def test_frames_are_sent_at_once_unless_they_may_be_the_last_or_the_client_is_slow(
+    hub: EventHub, redis: Redis
+) -> None:
+    at_once: list[bytes] = []
+    takes = True
+
+    def write(frames: bytes) -> bool:
+        if takes:
+            at_once.append(frames)
+        return takes
+
+    async def over() -> bool:
+        return True
+
+    ending = Ending(frozenset({"batch.finished"}), True, over)
+    stream = EventStream(hub, Listening(TENANT, KEYS.events, None, ending=ending))
+    stream.write_by(write)
+    frames = stream.frames()
+    await anext(frames)
+    reading = asyncio.create_task(anext(frames))
+    await asyncio.sleep(0)
+    await publish(redis, "b1", 0, 3)
+    await caught_up(hub, redis)
+    assert b"".join(at_once).count(b"event: batch.progress") == 3
+    assert not reading.done(), "no task had its turn"
+
+    takes = False
+    await publish(redis, "b1", 3, 1)
+    assert b'"number":3' in await reading
+    takes = True
+    await publish(redis, "b1", 4, 1)
+    await caught_up(hub, redis)
+    assert b'"number":4' in await anext(frames), "what comes while nobody takes it, waits"
+
+    reading = asyncio.create_task(anext(frames))
+    await asyncio.sleep(0)
+    await redis.xadd(KEYS.events, {"type": "batch.finished", "data": '{"tenant":"default","batch":"b1"}'})
+    assert b"event: batch.finished" in await reading
+    assert [frame async for frame in frames] == [END]
+    assert b"".join(at_once).count(b"id: ") == 3
+
+
+async def test_nothing_is_sent_at_once_before_what_waits(hub: EventHub) -> None:
+    first, second = (Event((k, 0), "batch.progress", (TENANT,), b"%d" % k) for k in (1, 2))
+    at_once: list[Burst] = []
+    with hub.listen(TENANT) as listener:
+        taking = asyncio.create_task(listener.take(lambda _: False))
+        await asyncio.sleep(0)
+        listener.put(Burst([first]))
+        listener._at_once = lambda burst: not at_once.append(burst)
+        listener.put(Burst([second]))
+        assert await taking == [first, second]
+    assert at_once == []
 
 
 async def test_five_hundred_waiters_hear_of_one_change(hub: EventHub, redis: Redis) -> None:
@@ -218,6 +275,34 @@ async def test_silence_is_broken_by_pings_until_the_client_leaves() -> None:
     client.left.set()
     await asyncio.wait_for(answering, SOON_S)
     assert ended.is_set()
+
+
+async def test_frames_that_are_sent_at_once_need_no_ping() -> None:
+    client, at_once = Client(), list[bytes]()
+    found = list[Write]()
+
+    async def silent() -> AsyncGenerator[bytes, None]:
+        yield b"first"
+        await asyncio.Event().wait()
+
+    answer = SseResponse(silent(), write_by=found.append)
+    scope = {
+        "extensions": {SCOPE_WRITE: lambda frames: not at_once.append(frames)},
+        SCOPE_ANSWER: mock.Mock(),
+    }
+    await answer(scope, client.receive, client.send)  # type: ignore[arg-type]  # its messages are plain
+    answering = asyncio.create_task(answer.run(client.receive, client.send))  # type: ignore[arg-type]  # as above
+
+    async def begun() -> bool:
+        return client.sent == [b"first"]
+
+    await eventually(begun)
+    answer._sent_at = 0.0
+    assert found[0](b"next")
+    assert answer._sent_at > 0.0, "silence begins anew"
+    assert (client.sent, at_once) == ([b"first"], [b"next"])
+    client.left.set()
+    await asyncio.wait_for(answering, SOON_S)
 
 
 async def test_frames_that_end_end_the_answer() -> None:

@@ -20,11 +20,16 @@ AWAY = RedisConnectionError("away")
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacer, "PATIENCE_S", 0.01)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a Redis that is there may be slow to reply: no poll leaves without it then."""
+    monkeypatch.setattr(pacer, "PATIENCE_S", 3600)
 
 
 def fails(monkeypatch: pytest.MonkeyPatch, fleet: Fleet, *names: str) -> None:
+    """Let these methods fail from now on, and the pacer wait no longer for a grant that cannot come."""
+    if "acquire" in names:
+        monkeypatch.setattr(pacer, "PATIENCE_S", 0.01)
+
     async def away(*_: object, **__: object) -> None:
         raise AWAY
 

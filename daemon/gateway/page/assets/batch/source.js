@@ -113,17 +113,22 @@ export class Source {
       invalidate();
       return next;
     };
-    const first = await get(`${path}?limit=${FIRST_PAGE}`, { signal });
-    // Read after the items, the record is newer than the event that they name: nothing is missed between the two.
-    this.model.takeRecord((await get(pathOf(this.#id), { signal })).body);
+    const [first] = await Promise.all([get(`${path}?limit=${FIRST_PAGE}`, { signal }), this.#readEarly(signal)]);
     let cursor = take(first.body);
     this.countLine();
+    // Read after the items, the record is newer than the event that they name: nothing is missed between the two.
+    this.model.takeRecord((await get(pathOf(this.#id), { signal })).body);
     while (cursor) cursor = take((await get(`${path}?limit=${PAGE}&cursor=${cursor}`, { signal })).body);
     this.model.endReading(ids);
     this.#lookSoon();
     this.problem = null;
     invalidate();
     return first.headers.get(EVENT_ID);
+  }
+
+  /** The record beside the first items: the first tiles need not wait for the one that is read after them. */
+  async #readEarly(signal) {
+    if (this.model.record === null) this.model.takeRecord((await get(pathOf(this.#id), { signal })).body);
   }
 
   #apply(kind, data) {

@@ -20,7 +20,7 @@ const TITLE = 120; // characters
  * @param {Map<string, string>} show.broken why small pictures did not load, by id
  * @param {string} show.active the id that the keyboard is at
  * @param {(k: number) => boolean} show.isSeen
- * @param {number} show.second of now
+ * @param {(k: number) => number} show.secondOf the second that the tile at a place shows
  * @param {string} show.language
  * @param {boolean} show.isPaused
  * @param {import("./states.js").Outlook} show.outlook
@@ -28,7 +28,7 @@ const TITLE = 120; // characters
  */
 export const tiles = (items, show) =>
   repeat(items, (item) => item.id, (item, k) => {
-    const now = ticks(item) && show.isSeen(k) ? show.second : -1;
+    const now = ticks(item) && show.isSeen(k) ? show.secondOf(k) : -1;
     const { id } = item;
     const is = [show.chosen.has(id), show.broken.get(id), show.active === id, show.isPaused, show.language, isAway()];
     return memo([item, now, ...is], () => tile(item, show));

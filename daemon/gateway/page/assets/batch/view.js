@@ -27,7 +27,9 @@ import { tiles } from "./tiles.js";
 
 const SECOND_MS = 1000;
 const WINDOW = 1000; // tiles at most, until a person requests more
-const STEP = 60; // new tiles a frame, so that no frame takes long
+// New tiles a frame, so that no frame takes long. The first ones come with the whole view, and what is seen is laid out.
+const [FIRST_STEP, STEP] = [20, 40];
+const TURNS = 3; // frames over which the tiles take a new second: each of them is laid out and painted again
 const TYPING_MS = 250; // until a filter goes to the address
 const AGAIN_S = 10; // until a picture that did not load is tried again
 
@@ -40,6 +42,7 @@ class BatchView {
   #limit = WINDOW;
   #drawn = 0;
   #second = 0;
+  #turn = TURNS;
   #broken = new Broken();
   #at = 0; // the place of the open item
   #selection = new Selection();
@@ -90,7 +93,7 @@ class BatchView {
     if (problem) return missing(problem);
     if (!model.record) return html`<p class="hint">${t("shell.loading")}</p>`;
     const shown = this.#shown();
-    const seen = shown.slice(0, Math.min(this.#limit, this.#drawn + STEP));
+    const seen = shown.slice(0, Math.min(this.#limit, this.#drawn + (this.#drawn ? STEP : FIRST_STEP)));
     const item = this.#here.item ? model.items.get(this.#here.item) : undefined;
     this.#selection.keepKnown(model.items);
     // A microtask runs right after the render that this is a part of.
@@ -125,7 +128,7 @@ class BatchView {
       broken: this.#broken.why,
       active: this.#grid.active,
       isSeen: this.#grid.isSeen,
-      second: this.#second,
+      secondOf: (k) => (k % TURNS < this.#turn ? this.#second : this.#second - 1),
       language: language(),
       isPaused: outlook.isPaused,
       outlook,
@@ -159,6 +162,10 @@ class BatchView {
   #settle(shown, seen, item) {
     this.#drawn = seen.length;
     if (this.#drawn < Math.min(this.#limit, shown.length)) invalidate();
+    if (this.#turn < TURNS) {
+      this.#turn++;
+      invalidate();
+    }
     this.#grid.settle(seen);
     this.#dialog.settle(item);
     const at = shown.indexOf(item);
@@ -173,6 +180,7 @@ class BatchView {
     if (this.#second % 5 === 0) this.#dialog.look();
     if (this.#second % AGAIN_S === 0) this.#broken.forgive();
     if (model.record?.state !== "running") return;
+    this.#turn = 1;
     this.#source.countLine();
     this.#grid.look();
     invalidate();

@@ -1,0 +1,63 @@
+-- Take items of a route that several accounts serve: one with spares (`fallback`), or one with equals (`any`).
+-- KEYS, ARGV, ARGS, Returns  those of claim.lua, and these ARGS:
+--       via: the name of the account's own route, which serves the route's queue; for the route itself, its own name
+--       accounts: all such names of the route;  down: those that serve nothing now
+--       spare: `via` serves because others are down, so it takes no item that may not go over
+--       differs: another provider or model than the route's, so its pictures are no answer to identical items
+-- An item with a call is run by the account of that call. While that is down, the item waits aside for it, in a list that
+-- take_back.lua empties. So does an item that must not go over: `fallback` is false, the provider of the spare cannot make
+-- it (`unfit:NAME`), or an earlier call may be paid.
+-- One step, because an item is either in its queue, or aside, or running, never in two of these or in none.
+-- @include base
+-- @include ring
+for _, name in ipairs(ARGS.accounts) do must_suit('LLEN', aside_key(ARGS.route, name)) end
+-- @include claiming
+
+local DOWN = {}
+for _, name in ipairs(ARGS.down) do DOWN[name] = true end
+
+-- The account of an item's task. A receipt without a name is that of the route itself.
+local function owner_of(item)
+  local receipt = (item.receipt or '') ~= '' and item.receipt or item.late_receipt or ''
+  return string.match(receipt, '"route":"([^"]+)"') or route
+end
+
+local function may_go_over(item)
+  if item['unfit:' .. ARGS.via] or number(item.calls_yes) + number(item.calls_maybe) > 0 then return false end
+  local ok, spec = pcall(cjson.decode, item.spec)
+  return ok and spec.fallback ~= false
+end
+
+-- The account that an item waits for; nil if it may start.
+local function waits_for(item)
+  if has_call(item) then return DOWN[owner_of(item)] and owner_of(item) or nil end
+  if ARGS.spare and not may_go_over(item) then return route end
+end
+
+local starts_here = starts
+starts = function(item, queue, is_paused)
+  if not starts_here(item, queue, is_paused) then return false end
+  local account = waits_for(item)
+  if account then redis.call('RPUSH', aside_key(route, account), item.uid) end
+  return not account
+end
+
+-- The item no longer takes part in its flight: nobody gets a copy of what another model makes.
+local function leave_flight(item)
+  if not item.flight then return end
+  redis.call('ZREM', flight_key('flight', item.flight), item.uid)
+  redis.call('HDEL', item.key, 'cache', 'flight')
+  item.cache, item.flight = nil, nil
+end
+
+local start_here = start
+start = function(item, entry)
+  local via = has_task(item) and owner_of(item) or ARGS.via
+  update(item, { via = via })
+  if via ~= route then
+    if ARGS.differs then leave_flight(item) end
+    item.head = item.head .. ',"route":"' .. via .. '","instead_of":"' .. route .. '"'  -- of the event, not of the record
+  end
+  start_here(item, entry)
+end
+-- @include claim_all
