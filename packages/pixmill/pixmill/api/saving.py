@@ -39,6 +39,9 @@ def write_new(path: Path, data: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    try:
         with path.open("xb") as file:
             try:
                 file.write(data)
@@ -50,7 +53,11 @@ def write_new(path: Path, data: bytes) -> None:
         if not _holds(path, data):
             raise OutputError(f'"{path}" exists already, with other content; it was left as it is.') from None
     except OSError as error:
-        raise OutputError(f'"{path}" cannot be written: {error.strerror}.') from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f'"{path}" cannot be written: {error.strerror}.')
 
 
 def _holds(path: Path, data: bytes) -> bool:
