@@ -43,6 +43,7 @@ from daemon.storage.object_store import ResultStore
 from daemon.telemetry.gauges import RedisGauges
 from daemon.telemetry.health import health_app
 from daemon.telemetry.metrics import Metrics
+from daemon.telemetry.tracing import tracer
 from daemon.worker.cache import Copies
 from daemon.worker.dispatcher import Dispatcher
 from daemon.worker.download import Download
@@ -56,6 +57,7 @@ from daemon.worker.polls.pacer import Pacer
 from daemon.worker.polls.polling import Polling
 from daemon.worker.pool import Pool
 from daemon.worker.retry_policy import RetryPolicy
+from daemon.worker.spans import spans_of
 from daemon.worker.spares import Account, Watch
 from limiter import Limiter, Places, Recalls
 from pixmill.broker.connect import blocking_client, command_client
@@ -119,7 +121,10 @@ class Replica:
         self._gauges = RedisGauges(client, keys, limiter, routes.quotas, metrics, equals=equals)
 
         accounts = AccountFeedback(client, keys, limiter, metrics)
-        calls = CallPermits(limiter, queue, accounts, bell.recalls, bell.places, gate, lease_s=lease_s)
+        spans = spans_of(tracer(), prefix, self.worker)
+        calls = CallPermits(
+            limiter, queue, accounts, bell.recalls, bell.places, gate, lease_s=lease_s, spans=spans
+        )
         pacer = Pacer(limiter, metrics, self.worker, bell.recalls)
         network = settings.network
         leave_by_proxy(network.proxy == "all")
@@ -129,8 +134,10 @@ class Replica:
         self.dispatchers: dict[str, Dispatcher] = {}
         durations, is_awaited = Durations(client, keys, metrics), Awaited(self.dispatchers)
         polling = Polling(pacer.turn, accounts.polls_refused, durations, is_awaited)
-        executor = Executor(queue, keeper, inputs, polling, Download(polling), policy, calls, metrics, routes)
-        self.pool = pool = Pool(queue, calls, metrics, bell, executor.run, slots=slots)
+        executor = Executor(
+            queue, keeper, inputs, polling, Download(polling), policy, calls, metrics, routes, spans
+        )
+        self.pool = pool = Pool(queue, calls, metrics, bell, executor.run, slots=slots, spans=spans)
         self.probe.on_life = pool.settles.note_life
         shared: list[Account] = []
         for name in routes:

@@ -75,7 +75,14 @@ def _routed() -> FastAPI:
     # As one list: a router that is included looks for the route of each request twice. The list takes nothing of what
     # `include_router` adds: no prefix, tags or dependencies, so each router has its own.
     app = FastAPI(
-        title="Pixmill", version="1", docs_url=None, redoc_url=None, redirect_slashes=False, routes=[*_ROUTES]
+        title="Pixmill",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        routes=[*_ROUTES],
+        # A request is one span; `daemon/telemetry/tracing.py` turns traces on, and metrics are Prometheus'.
+        telemetry={"operation_spans": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.openapi = partial(document_of, app)  # type: ignore[method-assign]  # as FastAPI documents it
     return app

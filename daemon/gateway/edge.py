@@ -18,6 +18,8 @@ from daemon.gateway.callers.keyring import LINK
 from daemon.gateway.events.response import SCOPE_ANSWER
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.openai.route import response_of
+from daemon.gateway.requests.origin import TRACEPARENT, note_origin
+from daemon.telemetry.tracing import trace_id_of
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +48,8 @@ class Edge:
             send, _request_id(headers), "same-origin" if self._gateway.keyring.is_open else _readers(scope)
         )
         structlog.contextvars.bind_contextvars(request=answer.request_id)
+        if traceparent := note_origin(headers.get(TRACEPARENT)):
+            structlog.contextvars.bind_contextvars(trace_id=trace_id_of(traceparent))
         try:
             if (problem := self._refusal(scope, headers)) is not None:
                 await response_of(problem, scope)(scope, receive, answer.send)
@@ -62,7 +66,7 @@ class Edge:
             await response_of(problem_of(error), scope)(scope, receive, answer.send)
         finally:
             self._note(scope, answer.status, time.perf_counter() - began)
-            structlog.contextvars.unbind_contextvars("request")
+            structlog.contextvars.unbind_contextvars("request", "trace_id")
 
     def _refusal(self, scope: Scope, headers: Headers) -> Problem | None:
         """The refusal of a request that a foreign page made a browser send."""

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, Required, TypedDict
 
+import orjson
 from pydantic import BeforeValidator
+
+from pixmill.records.keys import Uid
 
 FOREVER_US = 2**53
 SCHEMA = 1  # of the records in Redis, which this version writes and understands
@@ -105,6 +108,26 @@ class Claimed:
     intended: bool = False  # its claim has noted the intent of its call
     via: str = ""  # of a reclaimed item: the route whose account its last run used, if several serve its own
     intent_us: Annotated[int | None, BeforeValidator(lambda text: text or None)] = None
+    head: str = ""  # the identity that its events begin with, as JSON without the braces
+
+    @property
+    def job(self) -> str:
+        """The id of the job that made it, which is its own unless the job has several pictures."""
+        return str(self._identity().get("job") or Uid.parse(self.uid).item)
+
+    @property
+    def traceparent(self) -> str:
+        """The trace that its producer sent it in, as it was given, or an empty text."""
+        origin = self._identity().get("cloudevent") if '"traceparent"' in self.head else None
+        return str(origin.get("traceparent", "")) if isinstance(origin, dict) else ""
+
+    def _identity(self) -> dict[str, Any]:
+        """The head as an object; empty if somebody has changed the record, for a log line must not fail then."""
+        try:
+            identity: dict[str, Any] = orjson.loads("{" + self.head + "}")
+        except orjson.JSONDecodeError:
+            return {}
+        return identity
 
 
 class Claim(NamedTuple):

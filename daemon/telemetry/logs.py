@@ -8,13 +8,20 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
+from contextvars import ContextVar
 from typing import Any, TextIO, cast
 
 import structlog
 
+from daemon.queue.messages import Claimed
 from daemon.telemetry.streams import Unbroken
+from daemon.telemetry.tracing import trace_id_of
+from pixmill.records.keys import Uid
 from pixmill.redaction import redact
 from pixmill.text import visible
+
+WORK: ContextVar[Claimed | None] = ContextVar("work", default=None)  # the item that runs here
+TRACE_ID: ContextVar[str] = ContextVar("trace_id", default="")  # of the trace that is recorded here
 
 
 def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
@@ -29,6 +36,7 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,  # such as the id of the request under way
+            *([name_work] if as_json else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # A traceback becomes text before the redaction, which only handles text.
@@ -58,6 +66,23 @@ class _Onward(logging.Handler):
         # structlog knows no levels between these.
         level = max(10, min(record.levelno // 10 * 10, 50))
         structlog.get_logger(record.name).log(level, message, logger=record.name, exc_info=record.exc_info)
+
+
+def name_work(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the item, the job, the batch and the trace of a line that a run writes, as far as the line does not."""
+    item = WORK.get()
+    if item is None:
+        return event
+    named = {
+        "item": item.uid,
+        "job": item.job,
+        "batch": Uid.parse(item.uid).batch,
+        "trace_id": TRACE_ID.get() or trace_id_of(item.traceparent),
+    }
+    for name, value in named.items():
+        if value:
+            event.setdefault(name, value)
+    return event
 
 
 def redact_values(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -33,6 +33,7 @@ from daemon.worker.permits import CallPermits
 from daemon.worker.polls.polling import Polling
 from daemon.worker.retry_policy import RetryPolicy
 from daemon.worker.run import Phase, Recalled, Run, TimeLimit, only_picture
+from daemon.worker.spans import NO_SPANS, Spans
 from limiter import Permit
 from pixmill.contract import Job
 from pixmill.records.keys import CACHED
@@ -64,6 +65,7 @@ class Executor:
         calls: CallPermits,
         metrics: Metrics,
         routes: Routes,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self._routes = routes
         self._queue = queue
@@ -74,6 +76,8 @@ class Executor:
         self._policy = policy
         self._calls = calls
         self._metrics = metrics
+        self._generated = spans.generate(self._answer)
+        self._kept = spans.persist(self._keep)
         self._reuse = Reuse(queue, keeper)
         self._memory = AnswerMemory()
 
@@ -129,14 +133,14 @@ class Executor:
         started = time.monotonic()
         # The limit covers only the provider's time, so it starts now: nothing was sent before.
         limit = TimeLimit.of(run, job)
-        generated = await self._answer(run, job, limit, request)
+        generated = await self._generated(run, job, limit, request)
         provider_s = time.monotonic() - started
         await self._ended(run)  # unless it was a task, whose place is free since its last poll
         self._metrics.observe_call(run.route.provider.name, run.route.name, provider_s)
         with self._room_of(run):
             picture = only_picture(generated)
             data = picture.data or await self._download.fetch(run, generated, limit)
-            image = await self._keep(run, job, data, picture.seed)
+            image = await self._kept(run, job, data, picture.seed)
         if run.submitted is not None:
             # Count it no earlier: after a takeover, the next owner polls the same task and reads its cost again.
             self._count_cost(run, generated)

@@ -14,6 +14,7 @@ from daemon.broker.loops import until_answered
 from daemon.queue.queue import Queue
 from daemon.storage.gate import StorageGate
 from daemon.worker.run import Phase, Recalled, Run
+from daemon.worker.spans import NO_SPANS, Spans
 from limiter import Lag, Limiter, Permit, Places, Quota, Recalls
 
 log = structlog.get_logger(__name__)
@@ -50,8 +51,10 @@ class CallPermits:
         gate: StorageGate,
         *,
         lease_s: float,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self.lag = Lag()
+        self._slot_comes = spans.permit(self._may_leave)
         self._limiter = limiter
         self._queue = queue
         self._accounts = accounts
@@ -127,18 +130,21 @@ class CallPermits:
             lead, connecting_s = self._leads[run.route.name], time.monotonic() - run.connects_at
             lead.connecting_s.append(connecting_s)
             lead.whole_s.append(run.ready_s + connecting_s)
+        slot_at = run.slot_at
+        await self._slot_comes(run, rtt_s)
+        run.route.reach.reached()
+        run.enter(Phase.LEFT)
+        # A late call counts from now on, so leave its lateness out of the lag.
+        if rtt_s is not None and slot_at is not None and slot_at == run.slot_at:
+            self.lag.observe(round((time.monotonic() - slot_at) * 1e6), round(rtt_s * 1e6))
+
+    async def _may_leave(self, run: Run, rtt_s: float | None) -> None:
         if run.permit is not None and run.slot_at is not None:
             await self._recalls.sleep(run.permit, run.requested_at, run.leaves_at)
-        late_at = run.slot_at
         await self._surely_ours(run, rtt_s)
         await self.call_begins(run)
         # Check again: `call_begins` may have waited for Redis longer than a lease.
         await self._surely_ours(run, rtt_s)
-        run.route.reach.reached()
-        run.enter(Phase.LEFT)
-        # A late call counts from now on, so leave its lateness out of the lag.
-        if rtt_s is not None and late_at is not None and late_at == run.slot_at:
-            self.lag.observe(round((time.monotonic() - late_at) * 1e6), round(rtt_s * 1e6))
 
     def call_sent(self, run: Run) -> None:
         """Count a late call again after its last byte, since this process may have stalled in between.

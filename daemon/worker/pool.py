@@ -21,9 +21,11 @@ from daemon.queue.messages import Claimed, LeaseLost
 from daemon.queue.outcomes import Cancelled, Outcome, Released, Retry, Succeeded, Throttled, Unknown
 from daemon.queue.queue import Queue
 from daemon.queue.steps import report_of
+from daemon.telemetry.logs import WORK
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.permits import CallPermits
 from daemon.worker.run import Phase, Run
+from daemon.worker.spans import NO_SPANS, Spans
 from limiter import Permit
 from pixmill.records.keys import CACHED
 from providers.errors import Charged, ErrorKind
@@ -96,6 +98,7 @@ class Pool:
         execute: Callable[[Run], Awaitable[Outcome]],
         *,
         slots: int,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self._queue = queue
         self._calls = calls
@@ -106,6 +109,8 @@ class Pool:
         self._runs: dict[tuple[str, str], Run] = {}
         self._unsettled: deque[tuple[str, str]] = deque(maxlen=UNSETTLED)
         self.settles = Settles(queue)
+        self._run = spans.process(self._run_and_settle)
+        self._settle = spans.settle(self.settles.settle)
         self._reserved = 0
         self.slots = slots
         metrics.slots.set(slots)
@@ -161,7 +166,7 @@ class Pool:
         run = Run(item, route, permit, adopted, slot_at, leaves_at, requested_at, turn=turn, line=line)
         run.started_at = run.started_at if started_at is None else started_at
         self._runs[item.uid, item.epoch] = run
-        run.task = asyncio.create_task(self._run_and_settle(run), name=item.uid)
+        run.task = asyncio.create_task(self._run(run), name=item.uid)
 
     def current(self) -> list[Run]:
         """All runs at this moment."""
@@ -232,6 +237,7 @@ class Pool:
         return len(late)
 
     async def _run_and_settle(self, run: Run) -> None:
+        WORK.set(run.item)
         state = "lost"
         try:
             outcome = await self._outcome(run)
@@ -242,7 +248,7 @@ class Pool:
             await self._calls.call_ended(run, answered=answered)
             charged = _charged(run, outcome)
             run.enter(Phase.SETTLING)
-            state = await self.settles.settle(run.item, outcome, charged)
+            state = await self._settle(run.item, outcome, charged)
             if state == "lost" and _leaves_a_call(run, outcome):
                 await until_answered("remains", lambda: self._note_remains(run))
             self._count(run, state, outcome, charged)

@@ -182,8 +182,11 @@ def _serve(
 
     from daemon.service import EXPECTED_ERRORS
     from daemon.telemetry.logs import configure_logs
+    from daemon.telemetry.tracing import start_tracing
 
     configure_logs(level=log_level)
+    if (problem := start_tracing()) is not None:
+        structlog.get_logger(__name__).warning("no traces are sent", problem=problem)
     overrides = {"redis.url": redis_url, "redis.prefix": prefix, "metrics.listen": metrics, **(more or {})}
     try:
         settings = load_settings(config, overrides=overrides, offers=[alias_source]).settings

@@ -12,6 +12,7 @@ from daemon.accounts.least_time import LeastTime, by_account, least_time
 from daemon.gateway.answering.problems import Problem, of_rejection
 from daemon.gateway.batches.drafts import Draft, Fault
 from daemon.gateway.gateway import Gateway
+from daemon.gateway.requests.origin import origin
 from daemon.gateway.work.accepting import raise_full
 from daemon.intake.acceptance import CONFLICT, Acceptor, PreparedPart
 from pixmill.client.sending import batch_parts, items_from
@@ -83,7 +84,7 @@ def prepared(fields: dict[str, Any], items: list[dict[str, Any]], acceptor: Acce
     for data in batch_parts(fields, items):
         batch = cast("Batch", parse_payload(data, BATCH_TYPE))
         with items_from(before):
-            parts.append(acceptor.prepared(batch, {}))
+            parts.append(acceptor.prepared(batch, origin()))
         before += len(batch.items)
     return parts
 

@@ -14,6 +14,7 @@ from daemon.gateway.callers.access import Submitter
 from daemon.gateway.gateway import Gateway, Here
 from daemon.gateway.requests.bodies import JSON_BYTES, read_object
 from daemon.gateway.requests.identity import id_of_key, idempotency_key, two_names
+from daemon.gateway.requests.origin import origin
 from daemon.gateway.work.accepting import named
 from daemon.gateway.work.answers import answer
 from daemon.gateway.work.links import Links
@@ -49,7 +50,7 @@ async def submit(request: Request, here: Here, caller: Submitter) -> Response:
 
 
 def _prepared(here: Gateway, payload: dict[str, Any], tenant: str | None) -> PreparedPart:
-    return here.acceptor.prepared(_of_caller(payload, tenant, here.settings.gateway.studio_route), {})
+    return here.acceptor.prepared(_of_caller(payload, tenant, here.settings.gateway.studio_route), origin())
 
 
 def _of_caller(payload: dict[str, Any], tenant: str | None, route: str) -> Batch:

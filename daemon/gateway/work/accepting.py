@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from daemon.gateway.answering.problems import Problem, of_rejection, problem_of
 from daemon.gateway.gateway import Gateway
+from daemon.gateway.requests.origin import origin
 from daemon.intake.acceptance import CONFLICT, Verdict
 from daemon.storage.object_store import StorageError
 from pixmill.contract import JOB_TYPE, Job, Rejection, parse_payload
@@ -46,7 +47,7 @@ def named(ident: str, address: str) -> Iterator[None]:
 async def accept_job(here: Gateway, job: Job) -> Verdict:
     """Record a job, or find that it is recorded. Raises Problem: a conflict, a full backlog; and Rejection."""
     try:
-        verdict = await here.acceptor.job(job, {})
+        verdict = await here.acceptor.job(job, origin())
     except Rejection as rejection:
         if rejection.code != "backlog_full":
             raise

@@ -12,7 +12,8 @@ import logging
 import pytest
 import structlog
 
-from daemon.telemetry.logs import configure_logs
+from daemon.queue.messages import Claimed
+from daemon.telemetry.logs import TRACE_ID, WORK, configure_logs
 
 SECRET = "sk-planted-4f9a8b7c6d5e4f3a2b1c"
 
@@ -122,3 +123,49 @@ def test_a_log_line_that_nobody_can_read_any_more_is_no_error(monkeypatch: pytes
     monkeypatch.setattr("sys.stderr", ClosedTerminal())
     configure_logs(json=True)
     structlog.get_logger().info("draining")
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+HEAD = """"job":"mugs","item":"mugs.2","cloudevent":{"traceparent":"00-%s-00f067aa0ba902b7-01"}"""
+
+
+@pytest.mark.parametrize(
+    ("uid", "head", "names"),
+    [
+        ("shop//mugs.2", HEAD % TRACE, {"item": "shop//mugs.2", "job": "mugs", "trace_id": TRACE}),
+        ("shop/b1/a", '"job":"a"', {"item": "shop/b1/a", "job": "a", "batch": "b1"}),
+        # A producer chose these texts.
+        ("shop//a", HEAD % "no trace", {"item": "shop//a", "job": "mugs"}),
+        ("shop//a", '"traceparent" cut', {"item": "shop//a", "job": "a"}),
+        ("shop//a", '"cloudevent":"traceparent","traceparent":1', {"item": "shop//a", "job": "a"}),
+    ],
+)
+async def test_a_line_of_a_run_names_its_job_batch_and_trace(
+    uid: str, head: str, names: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logs(json=True)
+
+    async def run() -> None:
+        WORK.set(Claimed(uid, "normal", "queue", "1-0", "1", b"{}", 1, head=head))
+        structlog.get_logger().info("late")
+
+    await asyncio.create_task(run())
+    structlog.get_logger().info("not of a run")
+    of_run, other = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {name: of_run[name] for name in of_run.keys() - {"level", "timestamp", "event"}} == names
+    assert other.keys() == {"level", "timestamp", "event"}
+
+
+async def test_a_line_names_the_trace_that_is_recorded_rather_than_the_producers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logs(json=True)
+
+    async def run() -> None:
+        WORK.set(Claimed("shop/b1/a", "normal", "queue", "1-0", "1", b"{}", 1, head=HEAD % TRACE))
+        TRACE_ID.set("0af7651916cd43dd8448eb211c80319c")
+        structlog.get_logger().info("late", job="of the line")
+
+    await asyncio.create_task(run())
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["trace_id"], line["job"]) == ("0af7651916cd43dd8448eb211c80319c", "of the line")

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from daemon.queue.messages import Claimed
 from daemon.queue.outcomes import Outcome
+from daemon.telemetry.logs import WORK
 from daemon.worker.run import Phase, Run
 from tests.daemon.harness import eventually
-from tests.daemon.worker.bare_replica import Replica
+from tests.daemon.worker.bare_replica import DONE, Replica
 
 
 async def test_no_more_items_run_than_slots_and_a_free_slot_is_used_at_once(
@@ -136,3 +138,18 @@ async def test_a_settle_whose_reply_is_lost_is_repeated_and_ends_the_item_once(
     value = replica.installation.metrics.registry.get_sample_value
     assert value("pixmill_duplicate_results_total") == 0
     assert value("pixmill_jobs_finished_total", {"route": "default", "outcome": "succeeded"}) == 1
+
+
+async def test_a_run_names_its_item_to_the_log(replica: Replica) -> None:
+    named: list[Claimed | None] = []
+
+    async def execute(run: Run) -> Outcome:
+        named.append(WORK.get())
+        return DONE
+
+    replica.pool.execute = execute
+    item = await replica.claimed()
+    replica.pool.start(item, replica.route, None)
+    await replica.has_state("succeeded")
+    assert named == [item]
+    assert WORK.get() is None
