@@ -23,11 +23,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pixmill
 from benchmarks.figures import Figure, merged, shown
 from benchmarks.processes import CONFIG, ROOT, Provider, Worker, environment, server_version
 from benchmarks.report import write
 from benchmarks.venvs import BENCHMARKS
-from pixmill.client import Client
 from tests.servers import RedisServer, free_port
 
 COMMANDS: Mapping[str, Sequence[str]] = {
@@ -118,7 +118,7 @@ def _runs(directory: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 async def _small_record(url: str) -> None:
-    async with Client.connect(url) as client:
+    async with pixmill.Client(url) as client:
         results = await client.generate_batch(["a cup", "a jug", "a pan", "a pot"], batch_id="small")
     if [result.state for result in results] != ["succeeded"] * 4:
         sys.exit(f"the batch did not succeed: {results}")

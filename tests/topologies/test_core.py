@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import pixmill
 from daemon.queue.orders import CANCEL_STATES, Orders
 from providers.simulator.settings import SimulatorSettings
 from tests.daemon.harness import eventually
@@ -28,12 +29,15 @@ async def test_a_job_becomes_a_picture(installation: Installed) -> None:
     assert installation.calls() == {"a red kettle": 1}
 
 
-async def test_a_batch_is_made_and_its_events_end_with_its_last_item(installation: Installed) -> None:
+async def test_a_batch_is_made_and_its_events_end_with_its_last_item(
+    place: Place, installation: Installed
+) -> None:
     reported: list[tuple[int, int]] = []
     rows = [{"prompt": f"cup {k}", **FIELDS} for k in range(20)]
-    results = await installation.client.generate_batch(
-        rows, batch_id="cups", on_progress=lambda done, total: reported.append((done, total))
-    )
+    async with pixmill.Client(place.url, prefix=place.prefix) as producer:
+        results = await producer.generate_batch(
+            rows, batch_id="cups", on_progress=lambda done, total: reported.append((done, total))
+        )
     assert [result.ok for result in results] == [True] * 20
     assert reported == [(k, 20) for k in range(1, 21)]
     kinds = [event.type async for event in installation.client.watch("cups")]

@@ -19,6 +19,7 @@ from daemon.doctor.checks import (
     credential_checks,
     examine,
 )
+from daemon.doctor.clash import clashes
 from daemon.doctor.redis_checks import memory_checks, redis_checks, server_time_s, unreachable
 from daemon.doctor.stream_checks import stream_checks
 from daemon.doctor.way_out import way_out_checks
@@ -50,6 +51,7 @@ async def doctor(session: Session) -> int:
     way_out = way_out_checks(os.environ, everything=session.settings.network.proxy == "all")
     findings = [
         *_configuration(session),
+        *clashes(),
         *_keys(session),
         _descriptors(session),
         *await examine(way_out),

@@ -347,66 +347,6 @@ async def test_a_watch_gives_up_after_its_patience(redis: Redis, client: Client)
         await anext(watcher.batch(view))
 
 
-# From prompts to results
-
-
-async def test_generate_batch_gives_a_result_for_each_prompt_in_order_and_loses_none(
-    client: Client, redis: Redis
-) -> None:
-    progress: list[tuple[int, int]] = []
-    async with working(redis):
-        results = await client.generate_batch(
-            ["a kettle", "bad kettle", {"id": "mine", "prompt": "a cup", "seed": 0}],
-            on_progress=lambda done, total: progress.append((done, total)),
-            size="1024x1024",
-        )
-    assert progress == [(1, 3), (2, 3), (3, 3)]
-    assert [(result.id, result.state, result.ok, len(result.images)) for result in results] == [
-        ("item-0001", "succeeded", True, 1),
-        ("item-0002", "failed", False, 0),
-        ("mine", "succeeded", True, 1),
-    ]
-    assert results[1].error is not None
-    assert results[1].error["message"] == "The provider refuses this prompt."
-
-
-async def test_on_progress_may_be_a_coroutine(client: Client, redis: Redis) -> None:
-    progress: list[int] = []
-
-    async def on_progress(done: int, total: int) -> None:
-        await asyncio.sleep(0)
-        progress.append(done)
-
-    async with working(redis):
-        await client.generate_batch(["x"] * 5, on_progress=on_progress)
-    assert progress == [1, 2, 3, 4, 5]
-
-
-async def test_generate_batch_that_is_left_early_loses_no_picture(client: Client, redis: Redis) -> None:
-    async with working(redis):
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await client.generate_batch(["x", "slow"], batch_id="b1")
-        results = await client.results("b1")
-    assert [result.state for result in results] == ["succeeded", "running"]
-    assert results[0].images
-
-
-async def test_generate_batch_returns_when_only_a_person_can_go_on(client: Client, redis: Redis) -> None:
-    async with working(redis):
-        results = await client.generate_batch(["x", "odd"])
-    assert [result.state for result in results] == ["succeeded", "held"]
-
-
-async def test_generate_batch_reports_a_refusal_and_a_missing_worker(client: Client, redis: Redis) -> None:
-    with pytest.raises(TimeoutError, match='No worker has taken the batch "b1"'):
-        await client.generate_batch(["x"], batch_id="b1", accept_timeout_s=0)
-    async with working(redis):
-        with pytest.raises(RejectedError, match="route"):
-            await client.generate_batch(["x"], route="none")
-    assert await client.generate_batch([]) == []
-
-
 # Dead letters
 
 

@@ -1,7 +1,12 @@
-"""The Python client of an installation. The public names are here; the other modules of the package are internal."""
+"""One installation over its Redis, with all that commands of the daemon need: keys, records, entries, watches.
 
-from pixmill.client.client import Client, NotRunningError, Result
-from pixmill.client.sending import Acceptance, RejectedError, Sent
+Producers have `pixmill.Client`, which uses this.
+"""
+
+from pixmill.client.client import Client
+from pixmill.client.sending import Acceptance, Sent
 from pixmill.client.watching import StreamEvent
+from pixmill.errors import NotRunningError, RejectedError
+from pixmill.results import Result
 
 __all__ = ["Acceptance", "Client", "NotRunningError", "RejectedError", "Result", "Sent", "StreamEvent"]

@@ -1,7 +1,4 @@
-"""The Python client: submit jobs and batches, watch them, and get their results.
-
-    async with Client.connect("redis://localhost:6379/0") as pixmill:
-        results = await pixmill.generate_batch(["a red kettle", "a blue kettle"], on_progress=print)
+"""One installation over its Redis: sends jobs and batches, reads records, follows events.
 
 Errors: `Rejection` for a job that the contract does not allow (nothing was sent), `RejectedError` for a refusal by
 a worker, `NotRunningError` without a Redis to talk to, redis-py's own for a lost connection. Writes are sent once.
@@ -9,43 +6,22 @@ a worker, `NotRunningError` without a Redis to talk to, redis-py's own for a los
 
 from __future__ import annotations
 
-import inspect
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from pixmill.broker.connect import blocking_client, command_client
 from pixmill.client.sending import Acceptance, Sender, Sent
-from pixmill.client.watching import ENDS, Start, StreamEvent, Watcher
+from pixmill.client.watching import Start, StreamEvent, Watcher
 from pixmill.contract import Batch, Job
-from pixmill.records.keys import Keys, batch_gid
+from pixmill.errors import NotRunningError
+from pixmill.records.keys import Keys
 from pixmill.records.records import GroupView, ItemView, Records, View
+from pixmill.results import Result
 
 DATA_DIR = Path(".pixmill")  # the data of `pixmill up`, below the directory it was started in
-
-OnProgress = Callable[[int, int], Awaitable[None] | None]
-
-
-class NotRunningError(Exception):
-    """There is no Redis to talk to; the text names the remedy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The result of one picture: `images` has one entry if it `succeeded`, `error` is the reason why it `failed`."""
-
-    id: str
-    job: str
-    state: str
-    images: tuple[dict[str, Any], ...]
-    error: dict[str, Any] | None
-
-    @property
-    def ok(self) -> bool:
-        return self.state == "succeeded"
 
 
 class Client:
@@ -150,10 +126,7 @@ class Client:
 
     async def results(self, ident: str, *, tenant: str | None = None) -> list[Result]:
         """The result of every picture so far, in their order; raises KeyError for an unknown id."""
-        return [
-            Result(item.id, item.job, item.state, tuple(item.images), item.error)
-            for item in await self.items(ident, tenant=tenant)
-        ]
+        return [Result.from_record(item.as_dict()) for item in await self.items(ident, tenant=tenant)]
 
     async def items(self, ident: str, *, tenant: str | None = None) -> list[ItemView]:
         """The records behind an id; raises KeyError for an unknown one."""
@@ -165,57 +138,6 @@ class Client:
     async def items_of(self, view: View) -> list[ItemView]:
         """The items of a record that was read."""
         return [view] if isinstance(view, ItemView) else await self.records.all_members(view.gid)
-
-    # From prompts to results
-
-    async def generate_batch(
-        self,
-        items: Iterable[str | Mapping[str, Any]],
-        *,
-        on_progress: OnProgress | None = None,
-        batch_id: str | None = None,
-        accept_timeout_s: float = 30.0,
-        **defaults: Any,
-    ) -> list[Result]:
-        """Make pictures of prompts (or of items with job fields); returns a result for each, in their order.
-
-        Partial success is a success: a picture that failed is a Result with its error beside the good ones.
-        `on_progress(done, total)` is called for each. Leaving early (a timeout, a cancelled task) stops nothing:
-        `results(batch_id)` has them later. `defaults` are job fields for all, such as `route`.
-        Raises RejectedError when the batch is refused, TimeoutError when no worker takes it in `accept_timeout_s`.
-        """
-        batch_id = batch_id or new_id("batch")
-        rows = [
-            {"id": f"item-{number:04d}", **({"prompt": item} if isinstance(item, str) else item)}
-            for number, item in enumerate(items, 1)
-        ]
-        if not rows:
-            return []
-        tenant = str(defaults.pop("tenant", self.tenant))
-        sent = await self.sender.batch({"id": batch_id, "tenant": tenant, "defaults": defaults}, rows)
-        acceptance = (await self.acceptance(sent, accept_timeout_s)).unless_rejected()
-        if acceptance.state in ("unread", "lost"):
-            raise TimeoutError(f'No worker has taken the batch "{batch_id}" in {accept_timeout_s:g} s.')
-        await self._to_its_end(batch_gid(tenant, batch_id), tenant, batch_id, on_progress)
-        return await self.results(batch_id, tenant=tenant)
-
-    async def _to_its_end(self, gid: str, tenant: str, batch_id: str, on_progress: OnProgress | None) -> None:
-        reported = 0
-        async for event in self.watch(batch_id, tenant=tenant):
-            group = await self.records.group(gid) if event.type in _CHANGES else None
-            if group is None:
-                continue
-            while reported < group.counts.ended:
-                reported += 1
-                if on_progress is not None:
-                    awaited = on_progress(reported, group.counts.total)
-                    if inspect.isawaitable(awaited):
-                        await awaited
-            if group.needs_person:
-                return
-
-
-_CHANGES = ENDS | {"batch.accepted", "batch.finished", "job.held"}
 
 
 def running_url(data_dir: Path = DATA_DIR) -> str:

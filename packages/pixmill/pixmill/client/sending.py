@@ -21,6 +21,7 @@ from pixmill.broker.streams import after
 from pixmill.contract import BATCH_TYPE, JOB_TYPE, Job, Rejection, parse_payload
 from pixmill.contract.batches import ITEMS_MAX, TakenIds
 from pixmill.contract.jobs import MOST_PICTURES
+from pixmill.errors import RejectedError
 from pixmill.records.keys import Keys, batch_gid, job_gid
 
 PART_BYTES = 200 * 1024  # of at most 256 KiB an entry; the rest is room for attributes
@@ -33,7 +34,7 @@ EVENTS_PAGE = 1000
 class Sent:
     """A job or batch that was added to the jobs stream: its entries, and where the events stood before."""
 
-    kind: Literal["job", "batch"]
+    kind: Literal["job", "batch", "order"]
     tenant: str
     id: str
     entries: tuple[str, ...]
@@ -55,17 +56,8 @@ class Acceptance:
     def unless_rejected(self) -> Acceptance:
         """The same; raises RejectedError for a refusal."""
         if self.state == "rejected":
-            raise RejectedError(self)
+            raise RejectedError(self.message or "The job was rejected.", self.code, self.field)
         return self
-
-
-class RejectedError(Exception):
-    """Intake refused a job or a batch; the text is its sentence, `code` and `field` are for programs."""
-
-    def __init__(self, acceptance: Acceptance) -> None:
-        super().__init__(acceptance.message or "The job was rejected.")
-        self.code = acceptance.code
-        self.field = acceptance.field
 
 
 def batch_parts(
@@ -156,6 +148,12 @@ class Sender:
         """Send a batch, in as many parts as it needs; raises Rejection when the contract does not allow it."""
         return await self._send("batch", batch, BATCH_TYPE, batch_parts(batch, items))
 
+    async def order(self, type_: str, fields: Mapping[str, Any], name: str) -> Sent:
+        """Send a cancel or a retry of the work of this name; raises Rejection when the contract does not allow it."""
+        data = orjson.dumps(fields)
+        parse_payload(data, type_)
+        return await self._send("order", {**fields, "id": name}, type_, [data])
+
     async def acceptance(self, sent: Sent, timeout_s: float = 10.0) -> Acceptance:
         """Intake's reply, once it has taken all entries off.
 
@@ -181,7 +179,11 @@ class Sender:
             await asyncio.sleep(ACCEPT_LOOK_S)
 
     async def _send(
-        self, kind: Literal["job", "batch"], fields: Mapping[str, Any], type_: str, entries: list[bytes]
+        self,
+        kind: Literal["job", "batch", "order"],
+        fields: Mapping[str, Any],
+        type_: str,
+        entries: list[bytes],
     ) -> Sent:
         async with self._client.pipeline(transaction=True) as pipe:
             pipe.xrevrange(self._keys.events, count=1)
@@ -204,6 +206,8 @@ class Sender:
 
     async def _recorded(self, sent: Sent) -> bool:
         keys = self._keys
+        if sent.kind == "order":
+            return True
         if sent.kind == "batch":
             names = [keys.group(batch_gid(sent.tenant, sent.id))]
         else:

@@ -1,0 +1,1 @@
+"""The public classes; `pixmill` itself exports their names."""
