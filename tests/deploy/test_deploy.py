@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
