@@ -71,13 +71,14 @@ class Worker:
         *options: str,
         command: str = "worker",
         module: str = "daemon",
+        python: str | Path = sys.executable,
     ) -> None:
         path = directory / "pixmill.toml"
         path.write_text(config)
         with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".log", delete=False) as log:
             self._log = Path(log.name)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, command, "--config", str(path), *options],
+                [python, "-m", module, command, "--config", str(path), *options],
                 cwd=directory,
                 env={**_installed(), "PYTHONPATH": str(ROOT), **environ},
                 stdout=log,

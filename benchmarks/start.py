@@ -3,6 +3,7 @@
 Run it as ``python -m benchmarks.start``. A real Valkey holds a small record: one batch of four pictures, which has
 ended. Every round runs each command once, in a new random order, and starts each service once. A service is ready when
 its `/readyz` says so; its memory is read after a rest, before it has seen any work.
+All of them run in an environment without extras, as an installation is.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import pixmill
 from benchmarks.figures import Figure, merged, shown
 from benchmarks.processes import CONFIG, ROOT, Provider, Worker, environment, server_version
 from benchmarks.report import write
-from benchmarks.venvs import BENCHMARKS
+from benchmarks.venvs import BENCHMARKS, plain_python
 from tests.servers import RedisServer, free_port
 
 COMMANDS: Mapping[str, Sequence[str]] = {
@@ -87,6 +88,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rest", type=float, default=3.0, help="seconds from ready to the look at the memory"
     )
+    parser.add_argument("--python", type=Path, help="of another environment than one without extras")
     parser.add_argument("--json", type=Path, default=BENCHMARKS / "out" / "start.json", help="where to")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.rest < 0:
@@ -96,21 +98,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _runs(directory: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The figures of each round. One worker runs all the time, so that `submit` is accepted at once."""
+    python = options.python or plain_python()
     server = RedisServer()
     provider = Provider("--latency", "0-0", "--plain")
     config = CONFIG.format(redis_url=server.url, directory=directory)
     config += ACCOUNT.format(base_url=provider.openai_url)
     (directory / "commands").mkdir()
     try:
-        worker = Worker(directory, config, {VARIABLE: "key"})
+        worker = Worker(directory, config, {VARIABLE: "key"}, python=python)
         try:
             asyncio.run(_small_record(server.url))
-            _commands(directory, config)  # compiles the modules, which an installation has
-            commands = [_commands(directory, config) for _ in range(options.rounds)]
+            _commands(python, directory, config)  # compiles the modules, which an installation has
+            commands = [_commands(python, directory, config) for _ in range(options.rounds)]
         finally:
             worker.end()
-        _services(directory, config, 0)
-        services = [_services(directory, config, options.rest) for _ in range(options.rounds)]
+        _services(python, directory, config, 0)
+        services = [_services(python, directory, config, options.rest) for _ in range(options.rounds)]
     finally:
         provider.end()
         server.close()
@@ -124,13 +127,13 @@ async def _small_record(url: str) -> None:
         sys.exit(f"the batch did not succeed: {results}")
 
 
-def _commands(directory: Path, config: str) -> list[dict[str, Any]]:
+def _commands(python: Path, directory: Path, config: str) -> list[dict[str, Any]]:
     """Each command once: its seconds, and the CPU seconds of its process."""
     path = directory / "commands" / "pixmill.toml"
     path.write_text(config)
     figures = {}
     for name in random.sample(list(COMMANDS), len(COMMANDS)):
-        command = [sys.executable, "-m", "daemon", *COMMANDS[name]]
+        command: list[str | Path] = [python, "-m", "daemon", *COMMANDS[name]]
         began = time.perf_counter()
         process = subprocess.Popen(
             command,
@@ -153,7 +156,7 @@ def _commands(directory: Path, config: str) -> list[dict[str, Any]]:
     return [asdict(row) for row in rows]
 
 
-def _services(directory: Path, config: str, rest_s: float) -> list[dict[str, Any]]:
+def _services(python: Path, directory: Path, config: str, rest_s: float) -> list[dict[str, Any]]:
     figures: dict[str, list[Figure]] = {}
     for name in random.sample(SERVICES, len(SERVICES)):
         place = directory / name
@@ -162,7 +165,8 @@ def _services(directory: Path, config: str, rest_s: float) -> list[dict[str, Any
         port = free_port()
         text = UP.format(directory=place) if name == "up" else config
         began = time.perf_counter()
-        service = Worker(place, text, {VARIABLE: "key"}, "--metrics", f"127.0.0.1:{port}", command=name)
+        options = ("--metrics", f"127.0.0.1:{port}")
+        service = Worker(place, text, {VARIABLE: "key"}, *options, command=name, python=python)
         try:
             _wait_until_ready(service, port)
             took_s, cpu_s = time.perf_counter() - began, service.cpu_s()

@@ -8,9 +8,11 @@ each other in the same way and live in environments made here too.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 BENCHMARKS = Path(__file__).parent
@@ -37,8 +39,32 @@ def python_for(peer: str, folder: Path = BENCHMARKS / "peers", venvs: Path = VEN
     return python
 
 
-def _run(peer: str, *command: str | Path) -> None:
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+def plain_python() -> Path:
+    """The interpreter of an installation without extras and without what tests need, such as a user has.
+
+    redis-py imports the SDK of OpenTelemetry wherever that is installed, so the tests' environment starts slowly.
+    Raises what `python_for` raises.
+    """
+    venv = BENCHMARKS / ".venv-plain"
+    environ = {**os.environ, "UV_PROJECT_ENVIRONMENT": str(venv)}
+    _run(
+        "Pixmill",
+        _uv(),
+        "sync",
+        "--quiet",
+        "--frozen",
+        "--no-dev",
+        "--python",
+        sys.executable,
+        environ=environ,
+    )
+    return venv / "bin" / "python"
+
+
+def _run(peer: str, *command: str | Path, environ: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command, cwd=BENCHMARKS.parent, env=environ, stderr=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"uv could not make the environment of {peer}: {done.stderr.strip()}")
 
