@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 STORE_CLOCK_WARN_S = 5.0  # stores count whole seconds, and the check takes a moment
 CHECK_TIMEOUT_S = 15.0
+# For commands that the worker's user may not give: $REDIS_URL leads to Redis as an administrator.
+ADMIN_CLI = 'redis-cli -u "$REDIS_URL"'
 SERVER_TIME_S = 3.0
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from daemon.doctor.checks import CHECK_TIMEOUT_S, Check, Finding, State, fail, ok, warn
+from daemon.doctor.checks import ADMIN_CLI, CHECK_TIMEOUT_S, Check, Finding, State, fail, ok, warn
 from daemon.doctor.permissions import missing
 from pixmill.broker.errors import CONNECTION_FAULTS, in_words, lost
 from pixmill.records.keys import Keys
@@ -105,8 +105,11 @@ async def _eviction(client: Redis) -> Finding:
 
 
 def _configure(setting: str) -> str:
-    """The command that sets it now and for the next start; a managed server has it in its console."""
-    return f"`redis-cli CONFIG SET {setting}`, then `redis-cli CONFIG REWRITE`"
+    """The command that sets it now, and where it belongs for the next start; a managed server has it in its console."""
+    return (
+        f"`{ADMIN_CLI} CONFIG SET {setting}` as an administrator, then the same in the configuration file or in the "
+        "arguments that start the server"
+    )
 
 
 async def _memory(client: Redis, most_waiting: int) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from daemon.doctor.checks import Check, Finding, fail, ok, warn
+from daemon.doctor.checks import ADMIN_CLI, Check, Finding, fail, ok, warn
 from pixmill.records.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 
 
@@ -48,7 +49,7 @@ async def _jobs(client: Redis, jobs: str) -> Finding:
         sentence = f"Entries of {jobs} that vanished before they were accepted: {lost}"
         return fail(
             f"{sentence}. Send without MAXLEN and MINID, and never XTRIM or XDEL it. This shows who does: "
-            f"`redis-cli MONITOR | grep '\"{jobs}\"' | grep -iE 'maxlen|minid|xtrim'`."
+            f"`{ADMIN_CLI} MONITOR | grep '\"{jobs}\"' | grep -iE 'maxlen|minid|xtrim'`."
         )
     return ok(f"{jobs} has lost nothing; waiting: {waiting}.")
 
@@ -66,12 +67,13 @@ async def _groups(client: Redis, ours: dict[str, str]) -> Finding:
         if isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply):
             return fail(
                 f"{stream} is no stream, so another program writes under this prefix: give it one of its own, then "
-                f"`redis-cli RENAME {stream} {stream}-foreign`."
+                f"`{ADMIN_CLI} RENAME {shlex.quote(stream)} {shlex.quote(f'{stream}-foreign')}`."
             )
         if isinstance(reply, Exception):
             raise reply
         names = [_text(each["name"]) for each in reply]
-        foreign += [f"redis-cli XGROUP DESTROY {stream} {name}" for name in names if name != group]
+        destroy = f"{ADMIN_CLI} XGROUP DESTROY {shlex.quote(stream)}"
+        foreign += [f"{destroy} {shlex.quote(name)}" for name in names if name != group]
         if group not in names:
             missing.append(stream)
     if foreign:

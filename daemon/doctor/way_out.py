@@ -13,7 +13,7 @@ from providers.http.proxies import PORTS, proxies
 from providers.http.tls import trusted_authorities
 
 CONNECT_S = 5.0
-# Variables of other programs for certificates, which httpx does not read.
+# Variables of other programs for certificates, which httpx does not read; the exporter of traces alone does.
 _FOREIGN = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -37,7 +37,7 @@ async def _certificates(environ: Mapping[str, str]) -> Finding:
         )
     foreign = next((name for name in _FOREIGN if environ.get(name)), None)
     if foreign is not None and not environ.get("SSL_CERT_FILE"):
-        return warn(f'{foreign} is set, and nothing here reads it: `export SSL_CERT_FILE="${foreign}"`.')
+        return warn(f'{foreign} is set, and no call here reads it: `export SSL_CERT_FILE="${foreign}"`.')
     return ok(f"Authorities that are trusted: {count}.")
 
 

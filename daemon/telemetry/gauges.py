@@ -53,6 +53,10 @@ _HELP_AND_LABELS: Mapping[str, tuple[str, ...]] = {
         "Rest of a pause of a used-up account or by an operator; +Inf: until it is resumed; 0: none.",
         "quota",
     ),
+    "route_silent_seconds": (
+        "Rest of the pause or cooldown of a route's quotas; +Inf: until it is resumed; 0: none.",
+        "route",
+    ),
     "quota_rate_scale": ("Share of the configured rate that is granted; below 1 after refusals.", "quota"),
 }
 
@@ -110,7 +114,8 @@ class RedisGauges(Collector):
                     polls = [quota.polls for quota in quotas.values()]
                     states = await self._limiter.snapshot([*quotas.values(), *polls])
                     of_quotas = _quota_gauges(states[: len(quotas)], states[len(quotas) :])
-                    families = [*await self._queue(), *of_quotas, *await self._keeping()]
+                    silent = _gauge("route_silent_seconds", self._silent(states[: len(quotas)]))
+                    families = [*await self._queue(), *of_quotas, silent, *await self._keeping()]
             except (RedisError, OSError, TimeoutError):
                 return  # the parts that need Redis log it; here the figures grow stale and then disappear
             finally:
@@ -179,6 +184,14 @@ class RedisGauges(Collector):
             elif pace_s is not None:
                 backlog[route,] = waiting * pace_s
         return backlog
+
+    def _silent(self, states: Sequence[QuotaState]) -> dict[tuple[str, ...], float]:
+        silent_s = {state.quota: max(state.cooldown_s, _pause_s(state)) for state in states}
+
+        def of(route: str) -> float:
+            return max((silent_s[quota.name] for quota in self._routes[route]), default=0.0)
+
+        return {(route,): min(map(of, self._equals.get(route) or [route])) for route in self._routes}
 
     def _pace_s(self, accounts: Iterable[str]) -> float | None:
         """Seconds for an item where these routes work side by side; None if one's pace is unknown."""

@@ -25,7 +25,8 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.trace import Status
 
 ADDRESSES = ("url.full", "http.url")
-QUERIES = ("url.query", "http.target")
+# What a caller may choose: the path and the query of a request, and a method that HTTP does not know.
+CHOSEN = ("url.path", "url.query", "http.target", "http.request.method_original")
 HEADERS = ("http.request.header.", "http.response.header.")
 
 
@@ -91,7 +92,7 @@ def _clean_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     kept = {
         name: value
         for name, value in attributes.items()
-        if name not in QUERIES and not name.startswith(HEADERS)
+        if name not in CHOSEN and not name.startswith(HEADERS)
     }
     return kept | {name: _origin(str(kept[name])) for name in ADDRESSES if name in kept}
 

@@ -11,6 +11,8 @@ import re
 
 from opentelemetry import trace
 
+from pixmill.redaction import redact
+
 # https://www.w3.org/TR/trace-context/#traceparent-header, version 00; zeros alone are no id.
 TRACEPARENT = re.compile(r"00-(?!0{32})(?P<trace_id>[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -39,7 +41,10 @@ def start_tracing() -> str | None:
     except ImportError:
         install = "pip install 'pixmill-daemon[otel]'"
         return f"{wanted} is set, and traces need the extra `otel`: {install}, or set {EXPORTER}=none."
-    send_spans(exporter)
+    try:
+        send_spans(exporter)
+    except ValueError as error:  # of the SDK, for a variable that it cannot use
+        return f"No traces are sent, since a variable OTEL_* cannot be used: {redact(str(error))}."
     return None
 
 

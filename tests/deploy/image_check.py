@@ -2,11 +2,12 @@
 
 `python -m tests.deploy.image_check` needs root, podman with crun or runc, and mmdebstrap; without them, or where the
 machine lets nothing of this run, it is skipped with the reason and exit code 0. The base is kept in `.image` for the
-next time. Network is used for packages alone: the container has none.
+next time, and made anew if its packages change. Network is used for packages alone: the container has none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -21,7 +22,7 @@ from typing import Final
 from tests.deploy.files import ROOT
 
 FOLDER: Final = ROOT / ".image"
-BASE, BUILDER, IMAGE = (f"localhost/pixmill{each}" for each in ("-base", "-builder", ""))
+IMAGE: Final = "localhost/pixmill"
 NAME: Final = "pixmill-image-check"
 MOST_MB: Final = 200
 CERTIFICATES: Final = Path(
@@ -38,6 +39,19 @@ WITHOUT: Final = (
     "lib/*/gconv",
     "lib/python3*/pydoc_data",
 )
+
+
+def _named(name: str, packages: Sequence[str]) -> str:
+    """The name of a base, which changes with what is in it, so that no older one is taken for it."""
+    content = hashlib.sha256(json.dumps([packages, WITHOUT]).encode()).hexdigest()
+    return f"{name}-{content[:12]}"
+
+
+BASES: Final = {
+    _named("base", PACKAGES): PACKAGES,
+    _named("builder", (*PACKAGES, *TOOLS)): (*PACKAGES, *TOOLS),
+}
+BASE, BUILDER = (f"localhost/pixmill-{name}" for name in BASES)
 # A machine that may not raise limits refuses podman's own.
 LIMITS: Final = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 INSIDE: Final = """
@@ -61,12 +75,17 @@ def main() -> None:
     try:
         podman = usable_podman()
         build(podman)
+        failed = [claim for claim, holds in checks(podman) if not holds]
     except SkipError as reason:
         print(f"SKIPPED image-check: {reason}")
         return
     except subprocess.CalledProcessError as error:
-        sys.exit(f"image-check failed: the image cannot be built.\n{error.stderr}")
-    if failed := [claim for claim, holds in checks(podman) if not holds]:
+        sys.exit(
+            f"image-check failed: a command of the image or its container fails.\n{error}\n{error.stderr}"
+        )
+    except json.JSONDecodeError as error:
+        sys.exit(f"image-check failed: the container shows no facts of itself ({error}).")
+    if failed:
         sys.exit(f"image-check failed: {'; '.join(failed)}.")
 
 
@@ -76,12 +95,12 @@ def usable_podman() -> Callable[..., str]:
         raise SkipError("it needs root, to make a base of Debian's packages.")
     if missing := [name for name in ("podman", "mmdebstrap") if shutil.which(name) is None]:
         raise SkipError(f"{' and '.join(missing)} is not installed: apt install podman runc mmdebstrap.")
-    bases = {BASE: debian("base", PACKAGES), BUILDER: debian("builder", (*PACKAGES, *TOOLS))}
+    tars = [debian(name, packages) for name, packages in BASES.items()]
     reasons = []
     for runtime in filter(shutil.which, ("crun", "runc")):
         podman = _podman(runtime)
         try:
-            for name, tar in bases.items():
+            for name, tar in zip((BASE, BUILDER), tars, strict=True):
                 if not podman("images", "--quiet", name):
                     podman("import", str(tar), name)
             podman("run", "--rm", "--network", "none", *LIMITS, BASE, "true")

@@ -83,15 +83,15 @@ async def test_a_group_of_another_program_is_named_with_the_command_that_removes
     await installation.submit({"id": "one", "prompt": "x"})
     await installation.claim()
     for stream in (JOBS, QUEUE):
-        await redis.xgroup_create(stream, "analytics", id="0")
+        await redis.xgroup_create(stream, "our $(analytics)", id="0")
     finding = await found(redis, "groups")
     assert finding.state is State.WARN
     for stream in (JOBS, QUEUE):
-        assert f"`redis-cli XGROUP DESTROY {stream} analytics`" in finding.says
+        assert f"`redis-cli -u \"$REDIS_URL\" XGROUP DESTROY {stream} 'our $(analytics)'`" in finding.says
 
 
 async def test_a_key_of_another_type_in_the_place_of_a_queue_is_a_failure(redis: Redis) -> None:
     await redis.set(QUEUE, "planted")
     finding = await found(redis, "groups")
     assert finding.state is State.FAIL
-    assert f"`redis-cli RENAME {QUEUE} {QUEUE}-foreign`" in finding.says
+    assert f'`redis-cli -u "$REDIS_URL" RENAME {QUEUE} {QUEUE}-foreign`' in finding.says

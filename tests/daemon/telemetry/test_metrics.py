@@ -55,6 +55,7 @@ CONTRACT = {
     "quota_in_flight": {"quota"},
     "quota_cooldown_seconds": {"quota"},
     "quota_pause_seconds": {"quota"},
+    "route_silent_seconds": {"route"},
     "batches_active": set(),
     "backlog_seconds": {"route"},
     "in_flight": set(),
@@ -305,6 +306,22 @@ async def test_quotas_show_the_rest_of_a_pause_also_without_an_end(fleet: Fleet)
     pause_s = fleet.shown("quota_pause_seconds", quota="hunyuan-main")
     assert pause_s is not None
     assert 86_300 < pause_s <= 86_400
+
+
+async def test_a_route_is_silent_as_long_as_its_longest_quota_and_a_choice_as_its_first_account(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet.gauges, "_routes_now", lambda: {**ROUTES, "both": (), "free": ()})
+    monkeypatch.setattr(fleet.gauges, "_equals", {"both": list(ROUTES)[:2]})
+    await fleet.limiter.pause(OPENAI.name, "no credit")
+    await fleet.limiter.penalise(HUNYUAN, retry_after_s=60, reason="429")
+    assert await fleet.value("route_silent_seconds", route="free") == 0
+    first, second = (fleet.shown("route_silent_seconds", route=route) for route in list(ROUTES)[:2])
+    assert first is not None
+    assert second is not None
+    assert 50 < min(first, second) <= 60
+    assert max(first, second) == float("inf")
+    assert fleet.shown("route_silent_seconds", route="both") == min(first, second)
 
 
 async def test_backlog_is_the_time_that_the_quota_needs_for_waiting_items(fleet: Fleet, redis: Redis) -> None:

@@ -73,6 +73,16 @@ def test_without_the_extra_a_sentence_names_it(sent: list[str], monkeypatch: pyt
     assert "pip install 'pixmill-daemon[otel]'" in sentence
 
 
+@pytest.mark.parametrize(("name", "value"), [("BSP_MAX_QUEUE_SIZE", "100"), ("BSP_SCHEDULE_DELAY", "-1")])
+def test_a_variable_that_the_sdk_refuses_is_a_sentence(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    monkeypatch.setenv(f"OTEL_{name}", value)
+    assert "a variable OTEL_* cannot be used" in str(start_tracing())
+    assert tracer() is None
+
+
 def test_nothing_is_recorded_unless_somebody_sets_a_provider() -> None:
     assert tracer() is None
 

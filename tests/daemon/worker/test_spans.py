@@ -223,6 +223,8 @@ def test_an_exporter_gets_no_text_from_the_outside() -> None:
     tracer = provider.get_tracer("a library")
     planted: dict[str, Any] = {
         "url.full": f"https://me:{KEY}@cdn.example:8443/{KEY}?signature={KEY}",
+        "url.path": f"/v1/jobs/{KEY}",
+        "http.request.method_original": KEY,
         "url.query": f"key={KEY}",
         "http.target": f"/pictures?key={KEY}",
         "http.request.header.authorization": [f"Bearer {KEY}"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,24 @@ class Stage:
 
     def __init__(self, directory: Path, *, aof: bool) -> None:
         self.directory = directory
+        self._parts = ExitStack()
+        try:
+            self._begin(directory, aof=aof)
+        except BaseException:
+            self.close()  # nobody else knows the parts that have started
+            raise
+
+    def _begin(self, directory: Path, *, aof: bool) -> None:
         self.server = RedisServer(persistent=aof)
+        self._parts.callback(self.server.close)
         self.redis: Any = redis.Redis.from_url(self.server.url, decode_responses=True)
+        self._parts.callback(self.redis.close)
         self.simulator_port = free_port()
         self.receiver = Receiver()
+        self._parts.callback(self.receiver.close)
         self.pictures = _small_disk(directory / "images")
+        if self.pictures is not None:
+            self._parts.callback(self.pictures.close)
         self.ports = [free_port() for _ in range(REPLICAS)]
         self.gateway_ports = (free_port(), free_port())  # of HTTP, of /metrics
         self.simulator = self.start_simulator()
@@ -85,11 +99,14 @@ class Stage:
         self.replicas = [self.start_replica(number) for number in range(REPLICAS)]
         self.gateway = self._start("gateway", self.gateway_ports[1])
         self.prometheus = self._watch() if is_there() else None
+        if self.prometheus is not None:
+            self._parts.callback(self.prometheus.close)
         for command in self.commands:
             command.wait_for("started")
         self.http = httpx2.Client(
             base_url=f"http://127.0.0.1:{self.gateway_ports[0]}", trust_env=False, timeout=60
         )
+        self._parts.callback(self.http.close)
 
     @property
     def commands(self) -> list[Command]:
@@ -117,7 +134,9 @@ class Stage:
         known = {name: key_of(name) for name in ACCOUNTS} | keys
         options = [word for key in known.values() for word in ("--api-key", key)]
         options += ["--plain", "--latency", "0.1-0.3", "--timed-prompts", "--port", str(self.simulator_port)]
-        return SimulatorProcess(self.directory, *options)
+        simulator = SimulatorProcess(self.directory, *options)
+        self._parts.callback(simulator.stop)
+        return simulator
 
     def set_key(self, account: str, key: str) -> None:
         """Write an account's key where the replicas read it at their start."""
@@ -129,12 +148,14 @@ class Stage:
         return self._start("worker", self.ports[number])
 
     def _start(self, role: str, port: int) -> Command:
-        return Command(
+        command = Command(
             [role, "--config", str(self.directory / "pixmill.toml")],
             self.directory,
             PIXMILL_METRICS__LISTEN=f"127.0.0.1:{port}",
             FLEET_WEBHOOK=SECRET,
         )
+        self._parts.callback(_end, command)
+        return command
 
     def supervise(self) -> None:
         """Start again each replica that has ended, as a supervisor does."""
@@ -203,18 +224,13 @@ class Stage:
         return "\n\n".join(command.output[-2000:] for command in self.commands)
 
     def close(self) -> None:
-        if self.prometheus is not None:
-            self.prometheus.close()
-        self.http.close()
-        for command in self.commands:
-            command.process.send_signal(signal.SIGCONT)
-            command.kill()
-        self.simulator.stop()
-        self.receiver.close()
-        self.redis.close()
-        self.server.close()
-        if self.pictures is not None:
-            self.pictures.close()
+        """End every part that has started; the last one first."""
+        self._parts.close()
+
+
+def _end(command: Command) -> None:
+    command.process.send_signal(signal.SIGCONT)
+    command.kill()
 
 
 def key_of(account: str) -> str:
