@@ -48,7 +48,7 @@ def create_client_from_env(
 
 
 def generate_batch_images(
-    prompts: Sequence[str],
+    prompts: str | Sequence[str],
     output_dir: str,
     resolution: str | None = None,
     *,
@@ -57,7 +57,8 @@ def generate_batch_images(
 ) -> list[GenerationResult]:
     """Make a picture of each prompt, in new files `image_001.png`, `image_002.png` … of `output_dir`.
 
-    Without `client` it makes one from the environment, and closes it.
+    A text is one prompt. Without `client` it makes one from the environment, and closes it. Without `batch_id` each
+    call is new work, and a picture whose file exists is not made.
 
     Example:
 
@@ -65,7 +66,7 @@ def generate_batch_images(
     """
     tasks = [
         GenerationTask(prompt, resolution, output_path=str(PurePath(output_dir, f"image_{number:03d}.png")))
-        for number, prompt in enumerate(prompts, 1)
+        for number, prompt in enumerate([prompts] if isinstance(prompts, str) else prompts, 1)
     ]
     if client is not None:
         return client.generate_batch_sync(tasks, batch_id=batch_id)
