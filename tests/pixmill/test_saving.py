@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -13,7 +14,17 @@ from pixmill.api.saving import destination, write_new
 
 
 @pytest.mark.parametrize(
-    "path", ["../a.png", "out/../../a.png", "/tmp/../a.png", "link/a.png", "", "a\0.png", "loop/a.png", "a\ud800.png"]
+    "path",
+    [
+        "../a.png",
+        "out/../../a.png",
+        "/tmp/../a.png",
+        "link/a.png",
+        "",
+        "a\0.png",
+        "loop/a.png",
+        "a\ud800.png",
+    ],
 )
 def test_a_path_that_leads_elsewhere_is_refused(tmp_path: Path, path: str) -> None:
     base = tmp_path / "base"
@@ -45,11 +56,15 @@ def test_a_file_is_made_once_and_never_replaced(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.png"
-    # A device that takes what is written, and has no room for it when the file is closed.
-    full = Path("/dev/full")
+    opened = Path.open
+
+    def full_disk(given: Path, mode: str) -> IO[bytes]:
+        """This device takes what is written, and has no room for it when the file is closed."""
+        opened(given, mode).close()
+        return opened(Path("/dev/full"), "wb")
+
     with monkeypatch.context() as patch:
-        opened = Path.open
-        patch.setattr(Path, "open", lambda given, mode: (opened(given, mode).close(), opened(full, "wb"))[1])
+        patch.setattr(Path, "open", full_disk)
         with pytest.raises(OutputError, match="No space left"):
             write_new(path, b"one")
     assert list(tmp_path.iterdir()) == []
@@ -57,7 +72,9 @@ def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytes
     assert path.read_bytes() == b"one"
 
 
-def test_a_file_system_without_links_has_new_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_links_has_new_files_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 

@@ -4,7 +4,7 @@ PixmillError
 ├── RejectedError        the job or batch is not allowed; nothing of it runs
 ├── NotFoundError        no work has that id, or its record has expired
 ├── AccessError          the key, the password or the rights do not suffice
-├── UnavailableError     Redis or the gateway does not answer; send the same id again, it buys nothing twice
+├── UnavailableError     Redis or the gateway does not answer; send the same `id` again, it buys nothing twice
 │   ├── NotRunningError  there is no address to talk to
 │   └── NotTakenError    it was sent, and no worker has taken it yet
 ├── OutputError          a picture could not be fetched, or its file not be written

@@ -31,10 +31,10 @@ def batch_items(
     A mapping is one item. Raises RejectedError for a whole batch in its place, and for options that contradict.
     """
     if isinstance(prompts, Mapping) and "items" in prompts:
-        raise RejectedError("A batch is given by its items, and this is an object around them.", "invalid", "items")
-    given: list[str | Mapping[str, Any]] = (
-        [prompts] if isinstance(prompts, str | Mapping) else list(prompts)
-    )
+        raise RejectedError(
+            "A batch is given by its items, and this is an object around them.", "invalid", "items"
+        )
+    given: list[str | Mapping[str, Any]] = [prompts] if isinstance(prompts, str | Mapping) else list(prompts)
     each = [dict(prompt) if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in given]
     repeated = [dict(item) for item in each for _ in range(1 if count is None else count)]
     began = datetime.now(UTC)

@@ -182,7 +182,8 @@ async def _submitted(
             sentence = _NUMBERED.sub("", str(error))  # it counts the items that were left
             if len(refused) == most:
                 raise RejectedError(
-                    f"More than {MOST_REFUSED} of the tasks are not allowed, so none is made. Task {number + 1}: {sentence}",
+                    f"More than {MOST_REFUSED} of the tasks are not allowed, so none is made. "
+                    f"Task {number + 1}: {sentence}",
                     error.code,
                 ) from None
             refused[number] = sentence
@@ -214,7 +215,9 @@ def _check(data: bytes, image: Mapping[str, Any]) -> None:
 
 def batch_name(task_id: str) -> str:
     """The id of the batch of one task: its own where that is fit for it, else a digest."""
-    return task_id if _IDENT.fullmatch(task_id) else f"task-{hashlib.sha256(_bytes(task_id)).hexdigest()[:32]}"
+    return (
+        task_id if _IDENT.fullmatch(task_id) else f"task-{hashlib.sha256(_bytes(task_id)).hexdigest()[:32]}"
+    )
 
 
 def _bytes(text: str) -> bytes:
