@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,19 @@ import structlog
 from daemon.compat.aliases import alias_source
 from daemon.service import EXPECTED_ERRORS, up
 from daemon.settings import Listen, load_settings
+
+log = structlog.get_logger(__name__)
+
+
+def has_account(config: Path | None, environ: Mapping[str, str]) -> bool:
+    """Whether the configuration has an account: without one, `embedded` makes the pictures of a simulator.
+
+    Raises EmbeddingError for a configuration that is wrong.
+    """
+    try:
+        return bool(load_settings(config, environ=environ, offers=[alias_source]).settings.credentials)
+    except EXPECTED_ERRORS as error:
+        raise EmbeddingError(str(error)) from error
 
 
 class EmbeddingError(RuntimeError):
@@ -32,6 +45,8 @@ async def embedded(config: Path | None, data_dir: Path) -> AsyncIterator[tuple[s
             if loaded.source("metrics.listen") == "default":
                 metrics = settings.metrics.model_copy(update={"listen": Listen("127.0.0.1:0")})
                 settings = settings.model_copy(update={"metrics": metrics})
+            if not settings.credentials:
+                log.warning("no account is configured: a simulator makes the pictures")
             running = await stack.enter_async_context(up(settings, data_dir=data_dir))
         except EXPECTED_ERRORS as error:
             raise EmbeddingError(str(error)) from error

@@ -20,6 +20,8 @@ from pixmill.broker.files import is_file
 DEFAULT_FILE = Path("pixmill.toml")
 CONFIG_VARIABLE = "PIXMILL_CONFIG"
 PREFIX = "PIXMILL_"
+# The file to read, and the names of producers' programs, which may share an environment with a worker.
+_NO_SETTINGS = {CONFIG_VARIABLE, "PIXMILL_GATEWAY_URL", "PIXMILL_KEY"}
 
 Path_ = tuple[str, ...]
 
@@ -70,7 +72,7 @@ def environment_source(environ: Mapping[str, str], known: Mapping[str, Any]) -> 
     ours = {
         name: value
         for name, value in environ.items()
-        if name.startswith(PREFIX) and name != CONFIG_VARIABLE and not _SERVICE_LINK.fullmatch(name)
+        if name.startswith(PREFIX) and name not in _NO_SETTINGS and not _SERVICE_LINK.fullmatch(name)
     }
     problems: list[str] = []
     readable: dict[Path_, Any] = {}

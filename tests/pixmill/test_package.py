@@ -71,6 +71,7 @@ def test_few_packages_come_along() -> None:
                 left.append(need["name"])
     assert set(LIBRARIES) <= found
     assert len(found) <= MOST_PACKAGES, sorted(found)
+    assert f" {MOST_PACKAGES} packages," in (ROOT / "docs" / "python.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

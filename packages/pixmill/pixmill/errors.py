@@ -4,7 +4,7 @@ PixmillError
 ├── RejectedError        the job or batch is not allowed; nothing of it runs
 ├── NotFoundError        no work has that id, or its record has expired
 ├── AccessError          the key, the password or the rights do not suffice
-├── UnavailableError     Redis or the gateway does not answer; send the same id again, it buys nothing twice
+├── UnavailableError     Redis or the gateway does not answer; send the same `id` again, it buys nothing twice
 │   ├── NotRunningError  there is no address to talk to
 │   └── NotTakenError    it was sent, and no worker has taken it yet
 ├── OutputError          a picture could not be fetched, or its file not be written
@@ -12,6 +12,9 @@ PixmillError
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class PixmillError(Exception):
@@ -29,6 +32,9 @@ class PixmillError(Exception):
 class RejectedError(PixmillError):
     """A job or a batch that is not allowed; nothing of it runs. `code` and `field` are for programs.
 
+    With `is_partial`, a worker refused one part of a large batch and took others. `Client` cancels these, except for
+    `backlog_full` and an id of your own: the same batch sent later completes them.
+
     Example:
 
         try:
@@ -37,10 +43,13 @@ class RejectedError(PixmillError):
             print(error.code, error.field)
     """
 
-    def __init__(self, message: str, code: str | None = None, field: str | None = None) -> None:
+    def __init__(
+        self, message: str, code: str | None = None, field: str | None = None, *, is_partial: bool = False
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.field = field
+        self.is_partial = is_partial
 
 
 class NotFoundError(PixmillError):
@@ -68,15 +77,29 @@ class AccessError(PixmillError):
 
 
 class UnavailableError(PixmillError):
-    """Redis or the gateway does not answer. What was sent may have arrived: send the same id again.
+    """Redis or the gateway does not answer. The work may have arrived: send the same `id` again.
+
+    `id` is that of the work, also where the client chose it; None for calls that send nothing.
 
     Example:
 
         try:
-            client.submit({"id": "sku1", "prompt": "a kettle"})
-        except pixmill.UnavailableError:
-            ...  # later, with the same id: nothing is bought twice
+            client.generate_batch(prompts)
+        except pixmill.UnavailableError as error:
+            ident = error.id  # later, generate_batch(prompts, batch_id=ident) buys nothing twice
     """
+
+    id: str | None = None
+
+
+@contextmanager
+def naming(ident: str) -> Iterator[None]:
+    """Give an UnavailableError from inside the id of its work."""
+    try:
+        yield
+    except UnavailableError as error:
+        error.id = error.id or ident
+        raise
 
 
 class NotRunningError(UnavailableError):

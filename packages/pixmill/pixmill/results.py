@@ -1,15 +1,16 @@
-"""What the clients return: results of pictures, the state of work, and events."""
+"""The replies of the clients: results of pictures, the state of work, and events."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-OnProgress = Callable[[int, int], Awaitable[None] | None]  # of the pictures that have ended, and of all
+OnProgress = Callable[[int, int], object]  # of the pictures that have ended, and of all; it may be awaitable
 
 _FINAL = ("succeeded", "failed", "cancelled", "expired")
+_ENDS = (*_FINAL, "completed", "completed_with_errors")  # of a batch, or a job of several pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ def _seconds(record: Mapping[str, Any]) -> float:
 class Status:
     """How far a job or a batch is. `counts` are its pictures by state, which sum to `total`.
 
+    `parts_left` are the parts of a large batch that no worker has taken yet; `counts` has none of their pictures.
+
     Example:
 
         status = client.status("spring")
@@ -86,6 +89,7 @@ class Status:
     id: str
     state: str
     counts: Mapping[str, int] = field(default_factory=dict)
+    parts_left: int = 0
 
     @property
     def total(self) -> int:
@@ -100,19 +104,20 @@ class Status:
     @property
     def ended(self) -> bool:
         """Whether all of it has ended."""
-        return self.total > 0 and self.done == self.total
+        return self.state in _ENDS
 
     @property
     def needs_person(self) -> bool:
         """Whether nothing goes on before a person decides about held pictures."""
         held = self.counts.get("held", 0)
-        return held > 0 and self.done + held == self.total
+        return held > 0 and self.done + held == self.total and self.parts_left == 0
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Status:
         """The state in a record: of Redis, or of the gateway."""
         counts = record.get("counts") or {"total": 1, record["state"]: 1}
-        return cls(record.get("batch") or record.get("id") or record["job"], record["state"], counts)
+        ident = record.get("batch") or record.get("id") or record["job"]
+        return cls(ident, record["state"], counts, record.get("parts_left") or 0)
 
 
 @dataclass(frozen=True, slots=True)

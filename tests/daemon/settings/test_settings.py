@@ -279,6 +279,11 @@ def test_variables_of_a_kubernetes_service_are_not_ours(load: Load) -> None:
     assert load("", environ).sources == {}
 
 
+def test_the_variables_of_a_producer_are_no_settings(load: Load) -> None:
+    environ = {"PIXMILL_KEY": "pxm-planted", "PIXMILL_GATEWAY_URL": "https://pixmill.example"}
+    assert load("", environ).sources == {}
+
+
 def test_the_environment_reaches_every_depth(load: Load) -> None:
     environ = {
         "PIXMILL_CREDENTIALS__OPENAI_MAIN__REGION": "eu",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pixmill.api.items import batch_items, head_of
-from pixmill.api.tasks import GenerationResult, GenerationTask, run_tasks
-from pixmill.errors import NotFoundError, NotRunningError, RejectedError
+from pixmill.api.tasks import MOST_AT_ONCE, GenerationResult, GenerationTask, batch_name, run_tasks
+from pixmill.errors import NotFoundError, NotRunningError, RejectedError, naming
 from pixmill.results import Event, OnProgress, Result, Status
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Client:
             results = await client.generate_batch(["a red kettle", "a blue kettle"])
     """
 
-    # What batches of tasks keep to, unless a call names it.
+    # The limits of batches of tasks, unless a call names its own.
     max_concurrent_jobs: int | None = None
     max_retries: int | None = None
     _transport: Transport
@@ -109,7 +110,8 @@ class Client:
         """
         given = {"prompt": job} if isinstance(job, str) else dict(job)
         body = {"id": new_id("job"), **given, **fields}
-        await (await self._opened()).submit(body, wait_s)
+        with naming(str(body["id"])):
+            await (await self._opened()).submit(body, wait_s)
         return str(body["id"])
 
     async def submit_batch(
@@ -123,14 +125,24 @@ class Client:
         """Send prompts, or items of job fields, as one batch, and return its id once it is accepted.
 
         `defaults` are job fields of all, such as `route`; `max_in_flight`, `callback` and `metadata` are the batch's.
-        Errors as for `submit`.
+        A mapping is a batch of one item. Errors as for `submit`; `is_partial` of a RejectedError says whether workers
+        took parts of it before one was refused.
 
         Example:
 
             id = await client.submit_batch([{"id": "sku1", "prompt": "a kettle"}], id="spring", route="default")
         """
-        ident = id or new_id("batch")
-        await (await self._opened()).submit_batch(head_of(ident, defaults), batch_items(items), wait_s)
+        ident, rows = id or new_id("batch"), batch_items(items)
+        with naming(ident):
+            transport = await self._opened()
+            try:
+                await transport.submit_batch(head_of(ident, defaults), rows, wait_s)
+            except RejectedError as error:
+                # Parts that wait for room are worth keeping only if their caller can send this id again.
+                if error.is_partial and (id is None or error.code != "backlog_full"):
+                    with suppress(NotFoundError):
+                        await transport.cancel(ident)
+                raise
         return ident
 
     # Reading
@@ -223,11 +235,18 @@ class Client:
     async def generate(self, prompt: str, *, wait_s: float = ACCEPT_S, **fields: Any) -> Result:
         """Make one picture; a picture that failed is a Result with its error. Errors as for `submit`.
 
+        `id` is that of a job: the same id and content again buys nothing. More pictures are `generate_batch`.
+
         Example:
 
             result = await client.generate("a red kettle", size="1024x1024")
         """
-        return (await self.generate_batch([{"prompt": prompt, **fields}], wait_s=wait_s))[0]
+        if fields.get("n", 1) != 1:
+            sentence = "`generate` returns one picture: use generate_batch(prompt, count) for more."
+            raise RejectedError(sentence, "invalid", "n")
+        ident = await self.submit(prompt, wait_s=wait_s, **fields)
+        with naming(ident):
+            return (await self.wait(ident))[0]
 
     async def generate_batch(
         self,
@@ -248,7 +267,8 @@ class Client:
         `count` makes that many. `options` are `width`, `height`, `seed` (picture i gets `seed + i`; 0 is a seed),
         `negative_prompt`, and parameters of the model such as `guidance_scale`. `concurrency` is the most pictures at
         once, 1 to 100. Picture i starts `i * batch_delay` seconds from now, or later; quotas hold without it.
-        The same `batch_id` and content again buys nothing, and returns the same results. Leaving early stops nothing.
+        The same `batch_id` and content again buys nothing, and returns the same results. `concurrency` and all
+        `defaults` belong to the content. Leaving early stops nothing.
         `on_progress(done, total)` is called for each picture. Errors as for `submit`, before anything is made.
 
         Example:
@@ -264,9 +284,12 @@ class Client:
         if not items:
             return []
         if concurrency is not None:
+            if not 1 <= concurrency <= MOST_AT_ONCE:
+                raise RejectedError(f"`concurrency` is 1 to {MOST_AT_ONCE}.", "invalid", "concurrency")
             defaults["max_in_flight"] = concurrency
         ident = await self.submit_batch(items, id=batch_id, wait_s=wait_s, **defaults)
-        return await self.wait(ident, on_progress=on_progress)
+        with naming(ident):
+            return await self.wait(ident, on_progress=on_progress)
 
     # The names of older clients
 
@@ -274,7 +297,7 @@ class Client:
         self,
         prompt: str,
         resolution: str | None = None,
-        output_path: str | None = None,
+        output_path: str | Path | None = None,
         *,
         task_id: str | None = None,
         **fields: Any,
@@ -289,7 +312,7 @@ class Client:
             result = await client.generate_image("a red kettle", "1024:1024", "out/kettle.png")
         """
         task = GenerationTask(prompt, resolution, output_path=output_path, task_id=task_id, **fields)
-        return (await self.generate_batch_async([task], batch_id=task_id))[0]
+        return (await self.generate_batch_async([task], batch_id=task_id and batch_name(task_id)))[0]
 
     async def generate_batch_async(
         self,
@@ -302,10 +325,12 @@ class Client:
     ) -> list[GenerationResult]:
         """Make all tasks; returns a result for each, in their order. A task that failed raises nothing.
 
-        The same `batch_id` and tasks again buys nothing: it waits for the rest, and returns all.
+        The same `batch_id`, tasks and limits again buys nothing: it waits for the rest, and returns all. Without
+        `batch_id`, each call is new work, and a task whose file exists is refused, as is a second task for one file.
         `max_concurrent_jobs` lowers the pictures of this batch at once. `max_retries` are those of real failures: a
         throttled call costs none. Raises UnavailableError, AccessError, and RejectedError for a batch that is wrong
-        as a whole, such as an id with other tasks.
+        as a whole, such as an id with other tasks or limits, or more than 100 tasks that are not allowed. Over Redis,
+        a worker refuses a batch of more than 1000 tasks as a whole, and what other workers took of it is cancelled.
 
         Example:
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pixmill.errors import RejectedError
+
 _OF_THE_BATCH = ("max_in_flight", "callback", "metadata")
 _OWN_NAMES = {"guidance_scale": "guidance"}
 _JOB_FIELDS = ("negative_prompt", "size", "route", "model")
@@ -19,13 +21,20 @@ def head_of(ident: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def batch_items(
-    prompts: str | Iterable[str | Mapping[str, Any]],
+    prompts: str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]],
     count: int | None = None,
     options: Mapping[str, Any] | None = None,
     delay_s: float = 0.0,
 ) -> list[dict[str, Any]]:
-    """The items of a batch: one prompt `count` times, or each prompt; an id is `item-0001` unless it is given."""
-    given = [prompts] if isinstance(prompts, str) else list(prompts)
+    """The items of a batch: one prompt `count` times, or each prompt; an id is `item-0001` unless it is given.
+
+    A mapping is one item. Raises RejectedError for a whole batch in its place, and for options that contradict.
+    """
+    if isinstance(prompts, Mapping) and "items" in prompts:
+        raise RejectedError(
+            "A batch is given by its items, and this is an object around them.", "invalid", "items"
+        )
+    given: list[str | Mapping[str, Any]] = [prompts] if isinstance(prompts, str | Mapping) else list(prompts)
     each = [dict(prompt) if isinstance(prompt, Mapping) else {"prompt": prompt} for prompt in given]
     repeated = [dict(item) for item in each for _ in range(1 if count is None else count)]
     began = datetime.now(UTC)
@@ -49,7 +58,9 @@ def _fields_of(options: Mapping[str, Any], number: int) -> dict[str, Any]:
     left = {name: value for name, value in options.items() if value is not None}
     fields: dict[str, Any] = {name: left.pop(name) for name in _JOB_FIELDS if name in left}
     width, height, seed = (left.pop(name, None) for name in ("width", "height", "seed"))
-    if width is not None and height is not None:
+    if (width is None) != (height is None):
+        raise RejectedError("`width` and `height` are given together, or neither is.", "invalid", "options")
+    if width is not None:
         fields["size"] = f"{width}x{height}"
     if seed is not None:  # 0 is a seed
         fields["seed"] = seed + number

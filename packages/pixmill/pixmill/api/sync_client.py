@@ -225,7 +225,7 @@ class SyncClient:
         self,
         prompt: str,
         resolution: str | None = None,
-        output_path: str | None = None,
+        output_path: str | Path | None = None,
         *,
         task_id: str | None = None,
         **fields: Any,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pixmill.api.saving import destination, format_of, write_new
-from pixmill.errors import OutputError, PixmillError, RejectedError
+from pixmill.errors import OutputError, PixmillError, RejectedError, naming
 from pixmill.results import OnProgress, Result
 
 MOST_AT_ONCE = 100  # pictures of a batch
+MOST_REFUSED = 100  # tasks that are taken out of a batch, each by one more sending
 SAVED_AT_ONCE = 4
 _IDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _PIXELS = re.compile(r"(\d{3,5})[:xX*](\d{3,5})")
 _FAULTY_ITEM = re.compile(r"items\.(\d+)(?:\.|$)")
+_NUMBERED = re.compile(r"(?<![\w.])items\.\d+\.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class GenerationTask:
     resolution: str | None = None
     style: str | None = None
     model: str | None = None
-    output_path: str | None = None
+    output_path: str | Path | None = None
     task_id: str | None = None
     seed: int | None = None
 
@@ -99,7 +102,7 @@ def batch_statistics(results: Sequence[GenerationResult]) -> BatchStatistics:
 
 
 class Producer(Protocol):
-    """What tasks need of a client."""
+    """The part of a client that tasks need."""
 
     async def submit_batch(
         self,
@@ -128,14 +131,7 @@ async def run_tasks(
 ) -> list[GenerationResult]:
     """A result for each task, in their order. One that is not allowed is a result, too, and the others are made."""
     names = _names(tasks)
-    refused: dict[int, str] = {}
-    places: dict[int, Path] = {}
-    for number, task in enumerate(tasks):
-        if task.output_path is not None:
-            try:
-                places[number] = destination(task.output_path, Path.cwd())
-            except OutputError as error:
-                refused[number] = str(error)
+    places, refused = _places(tasks, is_new=batch_id is None)
     head: dict[str, Any] = {}
     if max_concurrent_jobs is not None:
         head["max_in_flight"] = min(MOST_AT_ONCE, max(1, max_concurrent_jobs))
@@ -143,9 +139,10 @@ async def run_tasks(
         head["max_attempts"] = min(20, max(1, max_retries + 1))
     items = {k: _item(task, names[k]) for k, task in enumerate(tasks) if k not in refused}
     ident = await _submitted(client, items, batch_id, head, refused)
-    made = (
-        {} if ident is None else {each.id: each for each in await client.wait(ident, on_progress=on_progress)}
-    )
+    made: dict[str, Result] = {}
+    if ident is not None:
+        with naming(ident):
+            made = {each.id: each for each in await client.wait(ident, on_progress=on_progress)}
     gate = asyncio.Semaphore(SAVED_AT_ONCE)
 
     async def result(number: int) -> GenerationResult:
@@ -168,7 +165,11 @@ async def _submitted(
     head: Mapping[str, Any],
     refused: dict[int, str],
 ) -> str | None:
-    """Send the items that are allowed; each other one is put among `refused` with its sentence."""
+    """Send the items that are allowed; each other one is put among `refused` with its sentence.
+
+    A batch is sent again only where nothing of the last sending runs. Raises RejectedError.
+    """
+    most = len(refused) + MOST_REFUSED
     while items:
         numbers = list(items)
         try:
@@ -178,7 +179,14 @@ async def _submitted(
             if faulty is None or int(faulty[1]) >= len(numbers):
                 raise
             number = numbers[int(faulty[1])]
-            refused[number] = str(error)
+            sentence = _NUMBERED.sub("", str(error))  # it counts the items that were left
+            if len(refused) == most:
+                raise RejectedError(
+                    f"More than {MOST_REFUSED} of the tasks are not allowed, so none is made. "
+                    f"Task {number + 1}: {sentence}",
+                    error.code,
+                ) from None
+            refused[number] = sentence
             del items[number]
     return None
 
@@ -205,14 +213,58 @@ def _check(data: bytes, image: Mapping[str, Any]) -> None:
         raise OutputError("The picture arrived with other bytes than it was stored with.")
 
 
+def batch_name(task_id: str) -> str:
+    """The id of the batch of one task: its own where that is fit for it, else a digest."""
+    return (
+        task_id if _IDENT.fullmatch(task_id) else f"task-{hashlib.sha256(_bytes(task_id)).hexdigest()[:32]}"
+    )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _names(tasks: Sequence[GenerationTask]) -> list[str]:
     """The ids of the items: those of the tasks where they are fit for it, and each only once."""
-    names: list[str] = []
+    fit = {task.task_id for task in tasks if task.task_id is not None and _IDENT.fullmatch(task.task_id)}
+    names: dict[str, None] = {}
     for number, task in enumerate(tasks, 1):
-        wanted = task.task_id or ""
-        fits = _IDENT.fullmatch(wanted) is not None and wanted not in names
-        names.append(wanted if fits else f"item-{number:04d}")
-    return names
+        name = task.task_id
+        if name is None or name not in fit or name in names:
+            name = f"item-{number:04d}"
+            while name in fit:
+                name += "-task"
+        names[name] = None
+    return list(names)
+
+
+def _places(tasks: Sequence[GenerationTask], *, is_new: bool) -> tuple[dict[int, Path], dict[int, str]]:
+    """The file of each task that has one, and why others cannot have theirs: before anything is paid.
+
+    A file of new work must not exist; that of a batch with an id may be the picture of an earlier call.
+    """
+    places: dict[int, Path] = {}
+    refused: dict[int, str] = {}
+    taken: dict[str, int] = {}
+    for number, task in enumerate(tasks):
+        if task.output_path is None:
+            continue
+        try:
+            place = destination(task.output_path, Path.cwd())
+        except OutputError as error:
+            refused[number] = str(error)
+            continue
+        first = taken.setdefault(os.path.realpath(place), number)
+        if first != number:
+            refused[number] = f'"{place}" is already the file of task {first + 1}; name another.'
+        elif is_new and os.path.lexists(place):
+            refused[number] = (
+                f'"{place}" exists already, so the picture was not made. Name a new file, or the `batch_id` of the '
+                "batch that wrote this one."
+            )
+        else:
+            places[number] = place
+    return places, refused
 
 
 def _item(task: GenerationTask, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -45,18 +45,22 @@ class Sent:
 class Acceptance:
     """Intake's reply. `unread`: no worker has taken all of the entries yet; they stay in the stream.
 
-    `lost`: they are gone and there is no record, as when a producer trims or empties the stream.
+    `lost`: they are gone and there is no record, as when a producer trims or empties the stream. `is_partial`: one part
+    of a batch is refused, and others of the same sending may run.
     """
 
     state: Literal["accepted", "duplicate", "rejected", "unread", "lost"]
     code: str | None = None
     message: str | None = None
     field: str | None = None
+    is_partial: bool = False
 
     def unless_rejected(self) -> Acceptance:
         """The same; raises RejectedError for a refusal."""
         if self.state == "rejected":
-            raise RejectedError(self.message or "The job was rejected.", self.code, self.field)
+            raise RejectedError(
+                self.message or "The job was rejected.", self.code, self.field, is_partial=self.is_partial
+            )
         return self
 
 
@@ -162,6 +166,7 @@ class Sender:
         deadline = time.monotonic() + timeout_s
         worst = Acceptance("accepted")
         last = sent.events_from
+        in_parts, is_known = len(sent.entries) > 1, False
         while True:
             # Read before the events: an entry that is off the stream by now has had its event.
             waiting = await self._waiting(sent.entries)
@@ -169,9 +174,14 @@ class Sender:
             while rows is None or len(rows) == EVENTS_PAGE:
                 rows = await after(self._client, self._keys.events, last, EVENTS_PAGE)
                 for entry, fields in rows:
-                    worst = max(worst, _answer(fields, sent), key=lambda answer: _WEIGHT[answer.state])
+                    answer = _answer(fields, sent)
+                    worst = max(worst, answer, key=lambda answer: _WEIGHT[answer.state])
+                    is_known = is_known or answer.state == "duplicate" or answer.code == "id_conflict"
                     last = entry
-            if worst.state == "rejected" or not waiting:
+            # The other parts of a refused one are awaited: whatever runs of them is known then.
+            if worst.state == "rejected" and (not in_parts or not waiting or time.monotonic() > deadline):
+                return replace(worst, is_partial=in_parts and not is_known)
+            if not waiting:
                 known = worst.state != "accepted" or await self._recorded(sent)
                 return worst if known else Acceptance("lost")
             if time.monotonic() > deadline:
@@ -216,6 +226,13 @@ class Sender:
         return bool(await self._client.exists(*names))
 
 
+_NUMBERED = re.compile(r"(?<![\w.])items\.\d+\.?")
+
+
+def _unnumbered(found: re.Match[str]) -> str:
+    return "" if found[0].endswith(".") else "items"
+
+
 _WEIGHT = {"accepted": 0, "duplicate": 1, "rejected": 2}
 
 
@@ -227,5 +244,8 @@ def _answer(fields: Mapping[bytes, bytes], sent: Sent) -> Acceptance:
         if data.get("job") in (sent.id, *sent.entries) and data.get("tenant") == sent.tenant:
             if kind == b"job.duplicate":
                 return Acceptance("duplicate")
-            return Acceptance("rejected", data.get("code"), data.get("message"), data.get("field"))
+            message, field = data.get("message"), data.get("field")
+            if len(sent.entries) > 1:  # the numbers of a part are not those of the batch; ids are
+                message, field = (text and _NUMBERED.sub(_unnumbered, text) for text in (message, field))
+            return Acceptance("rejected", data.get("code"), message, field)
     return Acceptance("accepted")
