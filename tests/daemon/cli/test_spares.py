@@ -101,6 +101,10 @@ async def test_a_waiting_item_is_its_own_routes_again(pixmill: Pixmill, here: In
     await here.queue.settle(item, Throttled(UNSENT, 0.0), "no")
     document = (await pixmill("status", "j1", "--json")).document
     assert (document["route"], document["instead_of"]) == ("first", None)
+    (item,) = (await here.queue.claim("first", 1)).items  # by a replica without the spare
+    await here.queue.settle(item, Succeeded({"images": [image_of(item)], "attempts": 1}), "yes")
+    document = (await pixmill("status", "j1", "--json")).document
+    assert (document["route"], document["instead_of"]) == ("first", None)
 
 
 async def test_the_configuration_is_right_and_is_printed(pixmill: Pixmill) -> None:

@@ -76,7 +76,8 @@ async def test_a_task_of_a_route_that_is_not_configured_is_neither_polled_nor_bo
     assert isinstance(outcome, Held)
     assert outcome.error["resumable"], "a retry polls the task"
     assert 'route "spare"' in outcome.error["message"]
-    assert bench.provider.polls == bench.provider.requests == []
+    assert bench.provider.polls == []
+    assert bench.provider.requests == []
     await bench.installation.queue.settle(item, outcome)
     await bench.installation.submit({"job": "j1", "statuses": ["held"]}, type="pixmill.retry.v1")
     (item,) = await bench.installation.claim()

@@ -5,9 +5,10 @@
 --       spare: `via` serves because others are down, so it takes no item that may not go over
 --       differs: another provider or model than the route's, so its pictures are no answer to identical items
 -- An item with a call is run by the account of that call. While that is down, the item waits aside for it, in a list that
--- take_back.lua empties; a claim takes one item back from it, for each account that serves. Other replicas may believe that
--- such an account is down, and would set the item aside again. So does an item that must not go over: `fallback` is false, the provider of the spare cannot make
+-- take_back.lua empties. So does an item that must not go over: `fallback` is false, the provider of the spare cannot make
 -- it (`unfit:NAME`), or an earlier call may be paid.
+-- A claim takes one item back for each account that serves. Another replica may believe that this account is down, and would
+-- otherwise set the item aside again before it is claimed here.
 -- One step, because an item is either in its queue, or aside, or running, never in two of these or in none.
 -- @include base
 -- @include ring
