@@ -30,7 +30,14 @@ CERTIFICATES: Final = Path(
 PACKAGES: Final = ("usr-is-merged", "python3", "ca-certificates", "passwd", "tzdata")
 TOOLS: Final = ("python3-venv", "binutils")
 # Nothing here converts between old encodings, or reads manuals, those of Python included.
-WITHOUT: Final = ("share/man", "share/locale", "share/doc", "share/info", "lib/*/gconv", "lib/python3*/pydoc_data")
+WITHOUT: Final = (
+    "share/man",
+    "share/locale",
+    "share/doc",
+    "share/info",
+    "lib/*/gconv",
+    "lib/python3*/pydoc_data",
+)
 # A machine that may not raise limits refuses podman's own.
 LIMITS: Final = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 INSIDE: Final = """

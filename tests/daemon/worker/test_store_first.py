@@ -158,12 +158,14 @@ async def admin(server: RedisServer) -> AsyncIterator[Any]:
     client: Any = Redis.from_url(server.url, retry=Retry(NoBackoff(), 0))
     await client.flushall()
     yield client
+    for _, before in REFUSALS.values():
+        await client.config_set(*before.split())
     await client.aclose()
 
 
 @pytest.fixture
 async def simulator() -> AsyncIterator[Simulator]:
-    async with Simulator(SimulatorSettings(latency_s=(1.5, 1.5), plain=True)) as running:
+    async with Simulator(SimulatorSettings(latency_s=(3, 3), plain=True)) as running:
         yield running
 
 
