@@ -31,6 +31,6 @@ def _write(cycle: Any, part: bytes) -> bool:
     # h11 keeps no state within a chunked body, so it need not know.
     try:
         cycle.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
-    except (OSError, RuntimeError):  # the connection broke just now, which must not end the app's part for all others
-        return False
+    except (OSError, RuntimeError):
+        return False  # the connection broke just now, which must not end the part of all others
     return True
