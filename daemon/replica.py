@@ -184,7 +184,7 @@ class Replica:
                     Part("janitor", Janitor(queue, list(routes), lease_s=lease_s).run),
                     Part("resumer", Resumer(client, prefix, self.acceptor).run),
                     Part("gauges", self._gauges.run),
-                    *([Part("spares", Watch(shared, limiter, queue).run)] if shared else []),
+                    Part("spares", Watch(shared, limiter, queue).run),
                     Part("call times", CallTimes(client, keys, metrics.call_s).run),
                 ],
                 # Runs poll until they are settled or handed over.

@@ -127,6 +127,16 @@ class Route:
         return f"provider:{self.provider.name} unreachable" if self.reach.lost else None
 
 
+class UnknownAccountError(LookupError):
+    """A task is at the account of a route that is not configured."""
+
+    def __init__(self, route: str) -> None:
+        super().__init__(
+            f'The provider has its task, bought through the route "{route}", which is not configured here. '
+            "Configure that route again, then retry the item: its task is polled, and nothing is bought."
+        )
+
+
 class Routes(Mapping[str, Route]):
     """The configured routes, with free checks: does the route exist, and can it make this picture?
 
@@ -160,9 +170,16 @@ class Routes(Mapping[str, Route]):
         return bool(self._routes[name].equals or self._routes[name].spares)
 
     def of_receipt(self, receipt: bytes, route: Route) -> Route:
-        """The route whose account has the task of a receipt of an item of `route`."""
-        via = orjson.loads(receipt).get("route") if receipt else None
-        return self._routes.get(str(via)) or (self.first(route.name)[0] if route.equals else route)
+        """The route whose account has the task of a receipt of an item of `route`.
+
+        Raises UnknownAccountError: only that account knows the task, and another one would report it as lost.
+        """
+        via = orjson.loads(receipt).get("route")
+        if via is None:
+            return self.first(route.name)[0] if route.equals else route
+        if via not in self._routes:
+            raise UnknownAccountError(str(via))
+        return self._routes[via]
 
     def quotas(self) -> dict[str, tuple[Quota, ...]]:
         """The quotas in force at this moment, by route."""

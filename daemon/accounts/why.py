@@ -185,12 +185,11 @@ class Reasons:
 
     async def _waits_aside(self, item: ItemView) -> str | None:
         """The route whose account alone may run the item, if it waits for that one aside; else None."""
-        configured = self._settings.routes.get(item.route)
-        if configured is None or not (configured.any or configured.fallback):
-            return None
-        for account in (item.route, *configured.any, *configured.fallback):
-            if await self._client.lpos(self._keys.aside(item.route, account), str(item.uid)) is not None:
-                return account
+        lists: Any = await self._client.hgetall(self._keys.asides)
+        for route, account in (name.decode().split("|") for name in lists):
+            key = self._keys.aside(route, account)
+            if route == item.route and await self._client.lpos(key, str(item.uid)) is not None:
+                return str(account)
         return None
 
     async def _quotas(self, route: str) -> list[Explanation] | None:

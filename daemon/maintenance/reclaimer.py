@@ -104,7 +104,7 @@ class Reclaimer:
         )
         self._cursors[route.name, lane] = page.cursor
         for item in page.items:
-            owner = self._routes.get(item.via, route)
+            owner = route if lane == CACHED else self._routes.get(item.via, route)  # a copy uses no account
             self._running.start(item, owner, _permit_of(item), adopted=True, line=route.name)
         if page.poisoned:
             self._metrics.dead_letters.labels(reason="poison").inc(page.poisoned)

@@ -236,6 +236,11 @@ class Queue:
         """Note that the spare `via` cannot make the item, so it waits for its own route. Then release it."""
         await self._call("unfit", uid=item.uid, epoch=item.epoch, via=via)
 
+    async def asides(self) -> list[tuple[str, str]]:
+        """The lists of items that wait aside: pairs of route and account."""
+        found: Any = await self._client.hgetall(self.keys.asides)
+        return sorted(tuple(name.decode().split("|")) for name in found)
+
     async def take_back(self, pairs: Sequence[tuple[str, str]], most: int = 100) -> int:
         """Queue what waited aside for accounts that serve again: pairs of route and account; returns how many items."""
         return int(await self._call("take_back", pairs=pairs, most=most))

@@ -63,11 +63,12 @@ def _unknown_names(
 
 
 def _account_or_equals(name: str, route: Route) -> Iterator[Contradiction]:
-    own = {"credential": route.credential, "model": route.model}
+    own: dict[str, object] = {"credential": route.credential, "model": route.model}
     if not route.any:
         yield from ((("routes", name, field), "is missing") for field, value in own.items() if value is None)
         return
-    for field in (field for field, value in (*own.items(), ("quotas", route.quotas)) if value):
+    own |= {"quotas": route.quotas, "provider_timeout": "provider_timeout" in route.model_fields_set}
+    for field in (field for field, value in own.items() if value):
         yield ("routes", name, field), "is set beside `any`: the routes that it names have their own"
 
 

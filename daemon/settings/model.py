@@ -194,7 +194,7 @@ class WebhookSecret(Section):
 class Route(Section):
     """The name that jobs use for an account, a model, and the quotas that a call needs; or for several such routes.
 
-    A route with `any` has none of these three of its own.
+    A route with `any` has none of these three of its own, and no `provider_timeout`.
     """
 
     credential: str | None = None

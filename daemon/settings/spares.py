@@ -42,6 +42,13 @@ def _wrong_names(
             yield f'names a route "{each}" that is not configured{did_you_mean(each, others)}'
         elif other is not None and other.any:
             yield f'names "{each}", which has `any` itself; name the routes of that'
+        elif field == "fallback" and each in settings.routes[name].any:
+            yield f'names "{each}", which is in `any`, too; keep one of them'
+        elif field == "fallback" and each != named[-1] and other is not None and not other.quotas:
+            yield (
+                f'names "{each}" before another spare, and it has no quota; a refused key pauses the quotas, '
+                "so without one the next spare is never needed"
+            )
         elif named.count(each) > 1:
             yield f'names "{each}" twice; keep one of them'
             return

@@ -288,7 +288,8 @@ class Dispatcher:
             return  # The denial is out of date, and the news of the change came before this wait.
         # The bell rings for a place in flight and for a change of the quota. The end of a window is known.
         hears = denial.bound.cause != IN_FLIGHT or self._bell.listening
-        longest_s = LONGEST_WAIT_S if hears else LOOK_EVERY_S
+        is_spare = self._account is not None and self._account.is_spare  # nothing rings when it is not needed
+        longest_s = LONGEST_WAIT_S if hears and not is_spare else LOOK_EVERY_S
         # The route counts as consuming for the whole wait.
         self.looked_at = time.monotonic() + min(self._slots.retry_s(denial), longest_s)
         await self._slots.pause(denial, longest_s)

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import structlog
 
-from daemon.accounts.routes import Routes, check_request, request_of
+from daemon.accounts.routes import Routes, UnknownAccountError, check_request, request_of
 from daemon.broker.loops import until_answered
 from daemon.queue.messages import LeaseLost
 from daemon.queue.outcomes import Cancelled, Failed, Outcome, Released, Succeeded
@@ -108,6 +108,8 @@ class Executor:
             return await self._policy.outcome(error, run)
         except NotStored as error:
             return self._policy.not_stored(error, run)
+        except UnknownAccountError as error:
+            return self._policy.unknown_account(error, run)
         except Stopped:
             return Cancelled()
         except Recalled:
@@ -130,6 +132,8 @@ class Executor:
         if run.adopted and not run.item.receipt:
             return Released()
         request = None if run.item.receipt else await self._prepared(run, job)
+        if request is None:
+            await self._to_owner(run)
         started = time.monotonic()
         # The limit covers only the provider's time, so it starts now: nothing was sent before.
         limit = TimeLimit.of(run, job)
@@ -176,10 +180,15 @@ class Executor:
         return request
 
     async def _check_spare(self, run: Run, job: Job) -> None:
-        """Leave an item that another route's provider cannot make to its own route; raises Recalled then."""
+        """Leave an item that the provider of a spare cannot make to its own route; raises Recalled then.
+
+        For an equal it raises ProviderError: no other equal can make the item.
+        """
         try:
             check_request(job, run.route)
         except ProviderError as error:
+            if run.route in self._routes.first(run.line):
+                raise
             log.info(
                 "a spare cannot make the item", item=run.item.uid, spare=run.route.name, why=error.message
             )
@@ -199,7 +208,6 @@ class Executor:
         """Return the finished call: a new submit, or the task of an earlier run."""
         accepted_at = None
         if request is None:
-            await self._to_owner(run)
             run.submitted = Submitted.from_dict(orjson.loads(run.item.receipt))
         else:
             answer = await self._submit(run, limit, request)

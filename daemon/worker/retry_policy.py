@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from daemon.accounts.feedback import AccountAction, AccountFeedback
+from daemon.accounts.routes import UnknownAccountError
 from daemon.queue.outcomes import Failed, Held, Outcome, Throttled, Unknown
 from daemon.queue.outcomes import Retry as RetryOutcome
 from daemon.storage.gate import NotStored
@@ -145,6 +146,11 @@ class RetryPolicy:
                 return _attempt(error, run, record)
             case _:
                 return Failed(record)
+
+    def unknown_account(self, error: UnknownAccountError, run: Run) -> Outcome:
+        """Return the outcome of an item whose task nobody can poll with this configuration: a person decides."""
+        self._metrics.job_errors.labels(route=run.route.name, kind=ErrorKind.POLL_ERROR.value).inc()
+        return Held({**ProviderError(ErrorKind.POLL_ERROR, str(error)).to_dict(), "resumable": True})
 
     def not_stored(self, error: NotStored, run: Run) -> Outcome:
         """Return the outcome of a paid picture that our own store does not accept.

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Sequence
 
 import structlog
+from redis.exceptions import ResponseError
 
 from daemon.accounts.routes import Route, Routes
 from daemon.broker.loops import run_forever
@@ -21,6 +22,7 @@ from limiter import Limiter, QuotaState
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S = 1.0
+LOOK_ASIDE_EVERY_S = 5.0  # where no route is shared: only a configuration before this one left items aside
 
 
 class Account:
@@ -76,7 +78,10 @@ class Account:
 
 
 class Watch:
-    """Looks once a second which accounts serve, and queues again what waited aside for one that serves again."""
+    """Looks once a second which accounts serve, and queues again what waits aside for one that is not down.
+
+    That may be an account that the configuration no longer has. The claimer of the item then decides.
+    """
 
     def __init__(self, accounts: Collection[Account], limiter: Limiter, queue: Queue) -> None:
         self._accounts = accounts
@@ -88,10 +93,22 @@ class Watch:
 
     async def _step(self) -> None:
         await self.look()
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(LOOK_EVERY_S if self._accounts else LOOK_ASIDE_EVERY_S)
 
     async def look(self) -> None:
         """Look now."""
+        if self._accounts:
+            await self._look_at_quotas()
+        down = {(account.line, name) for account in self._accounts for name in account.serving().down}
+        for pair in await self._queue.asides():
+            if pair in down:
+                continue
+            try:
+                await self._queue.take_back([pair])
+            except ResponseError as error:  # such as a foreign key in its place; the other lists go on
+                log.error("items that wait aside stay there", route=pair[0], account=pair[1], why=str(error))  # noqa: TRY400
+
+    async def _look_at_quotas(self) -> None:
         quotas = {quota.name: quota for account in self._accounts for quota in account.route.quotas}
         paused = _paused(await self._limiter.snapshot(list(quotas.values())))
         for account in self._accounts:
@@ -99,16 +116,7 @@ class Watch:
             account.paused = next((each.name for each in account.route.quotas if each.name in paused), None)
             if account.down != before:
                 log.warning("an account of a shared route changed", account=account.name, down=account.down)
-        if pairs := sorted(_up(self._accounts)):
-            await self._queue.take_back(pairs)
 
 
 def _paused(states: Iterable[QuotaState]) -> set[str]:
     return {state.quota for state in states if state.paused_reason is not None and state.pause_s is None}
-
-
-def _up(accounts: Iterable[Account]) -> set[tuple[str, str]]:
-    """The lists that may be emptied: those of each account that serves, and of routes of which one serves."""
-    up = [account for account in accounts if account.down is None]
-    own = {(account.line, account.line) for account in up if not account.is_spare}
-    return own | {(account.line, account.route.name) for account in up}

@@ -29,5 +29,8 @@ def _write(cycle: Any, part: bytes) -> bool:
     if not is_under_way or cycle.flow.write_paused or cycle.transport.is_closing():
         return False
     # h11 keeps no state within a chunked body, so it need not know.
-    cycle.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+    try:
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(part), part))
+    except (OSError, RuntimeError):
+        return False  # the connection broke just now, which must not end the part of all others
     return True

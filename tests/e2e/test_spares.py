@@ -11,13 +11,14 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from daemon.queue.messages import Serving
 from daemon.replica import Replica
 from daemon.service import worker
 from daemon.settings import Settings
 from limiter import Limiter
 from providers.simulator.server import Simulator
 from providers.simulator.settings import Rate, SimulatorSettings
-from tests.daemon.harness import eventually
+from tests.daemon.harness import Installation, eventually
 from tests.servers import RedisServer
 
 A, B = "sk-account-a", "sk-account-b"
@@ -233,4 +234,16 @@ async def test_an_item_that_the_spare_cannot_make_waits_for_its_own_route(
         on.keys.append(A)
         await Limiter(redis, "pixmill").resume("a")
         assert "route" not in orjson.loads((await on.in_state("/small", "succeeded"))["result"])
+        assert on.made_by() == {"a": 1, "b": 0}
+
+
+async def test_a_replica_without_shared_routes_queues_what_an_earlier_configuration_set_aside(
+    redis: Redis, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Installation(redis, routes=("a", "b"))
+    await here.submit({"id": "stays", "prompt": "a jug", "route": "a", "fallback": False})
+    spare = Serving("b", ("a", "b"), ("a",), spare=True, differs=False)
+    assert (await here.queue.claim("a", 1, serving=spare)).items == []
+    async with stage(redis, redis_server, tmp_path, monkeypatch, {}) as on:
+        await on.in_state("/stays", "succeeded")
         assert on.made_by() == {"a": 1, "b": 0}

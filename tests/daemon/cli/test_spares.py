@@ -49,7 +49,9 @@ def here(redis: Redis) -> Installation:
     return Installation(redis, routes=("first", "second", "either"))
 
 
-async def test_explain_says_for_which_account_an_item_waits(pixmill: Pixmill, here: Installation) -> None:
+async def test_explain_says_for_which_account_an_item_waits(
+    pixmill: Pixmill, here: Installation, tmp_path: Path
+) -> None:
     await here.submit({"id": "goes", "prompt": "x", "route": "first"})
     assert "While its route is down, second may take it." in (await pixmill("explain", "goes")).out
     await here.submit({"id": "stays", "prompt": "x", "route": "first", "fallback": False})
@@ -60,9 +62,11 @@ async def test_explain_says_for_which_account_an_item_waits(pixmill: Pixmill, he
     assert (await pixmill("explain", "stays", "--json")).document["waits_for_account"] == "first"
     await here.queue.note_receipt(item, b'{"task_id":"t1","route":"second","instead_of":"first"}')
     await here.queue.settle(item, Throttled({**UNSENT, "resumable": True}, 0.0), "yes")
-    own = Serving("first", ("first", "second"), ("second",), spare=False, differs=False)
+    own = Serving("first", ("first", "second"), ("first", "second"), spare=False, differs=False)
     assert not (await here.queue.claim("first", 1, serving=own)).items
     assert "Its call was sent by the account of route second" in (await pixmill("explain", "goes")).out
+    (tmp_path / "pixmill.toml").write_text(CONFIG.replace('fallback = ["second"]', ""))
+    assert "so it waits for its own route, first." in (await pixmill("explain", "stays")).out
 
 
 async def test_explain_names_the_equals_and_the_quotas_of_all(pixmill: Pixmill, here: Installation) -> None:
@@ -95,6 +99,10 @@ async def test_a_waiting_item_is_its_own_routes_again(pixmill: Pixmill, here: In
     await here.submit({"id": "j1", "prompt": "x", "route": "first"})
     (item,) = (await here.queue.claim("first", 1, serving=SPARE)).items
     await here.queue.settle(item, Throttled(UNSENT, 0.0), "no")
+    document = (await pixmill("status", "j1", "--json")).document
+    assert (document["route"], document["instead_of"]) == ("first", None)
+    (item,) = (await here.queue.claim("first", 1)).items  # by a replica without the spare
+    await here.queue.settle(item, Succeeded({"images": [image_of(item)], "attempts": 1}), "yes")
     document = (await pixmill("status", "j1", "--json")).document
     assert (document["route"], document["instead_of"]) == ("first", None)
 

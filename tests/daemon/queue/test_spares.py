@@ -136,13 +136,23 @@ async def test_a_task_of_a_spare_waits_for_the_spare_alone(here: Installation) -
     assert (await here.record(item.uid))["via"] == "spare", "the account that polls"
 
 
+async def test_an_account_that_serves_takes_what_waits_aside_for_it(here: Installation) -> None:
+    await here.submit({"id": "stays", "prompt": "x", "fallback": False})
+    assert await claim(here.queue, spare()) == []
+    assert await claim(here.queue, own(down=["default"])) == []
+    assert names(await claim(here.queue, own())) == ["stays"], "another replica may believe that it is down"
+    assert await depth(here, "queued") == 0
+    assert await aside(here) == []
+    assert await here.queue.asides() == []
+
+
 async def test_many_return_some_at_a_time(here: Installation) -> None:
     await here.submit(*({"id": f"j{k}", "prompt": "x", "fallback": False} for k in range(5)))
     assert await claim(here.queue, spare(), 5) == []
     assert await here.queue.take_back([("default", "default")], most=3) == 3
     assert await here.queue.take_back([("default", "default")], most=3) == 2
     assert sorted(names(await claim(here.queue, own(), 9))) == [f"j{k}" for k in range(5)]
-    assert await here.redis.exists(here.keys.aside("default", "default")) == 0
+    assert await here.redis.exists(here.keys.aside("default", "default"), here.keys.asides) == 0
 
 
 async def test_what_ended_aside_is_not_queued_again_and_a_retry_starts_once(here: Installation) -> None:
@@ -213,6 +223,22 @@ async def test_identical_items_get_no_copy_of_another_model(here: Installation) 
     await here.queue.settle(item, Succeeded({"images": [], "attempts": 1}), "yes")
     assert (await here.record("default//j2"))["place"] == "queue"
     assert not [key async for key in here.redis.scan_iter("pixmill:picture:*")]
+
+
+async def test_identical_items_that_a_spare_cannot_make_are_bought_once(here: Installation) -> None:
+    identical = {"prompt": "x", "cache": "use"}
+    await here.submit({"id": "j1", **identical}, {"id": "j2", **identical})
+    for item in await claim(here.queue, spare(), 2):
+        await here.queue.note_unfit(item, "spare")
+        await here.queue.settle(item, Released())
+    assert await claim(here.queue, spare(), 2) == []
+    assert await aside(here) == ["j1", "j2"]
+    await here.queue.take_back([("default", "default")])
+    (item,) = await claim(here.queue, own(), 2)
+    places = [(await here.record(f"default//{name}"))["place"] for name in ("j1", "j2")]
+    assert sorted(places) == ["joined", "queue"]
+    await here.queue.settle(item, Succeeded({"images": [], "attempts": 1}), "yes")
+    assert [key async for key in here.redis.scan_iter("pixmill:picture:*")]
 
 
 async def test_identical_items_share_the_picture_of_an_equal_account(here: Installation) -> None:

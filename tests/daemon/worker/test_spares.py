@@ -9,11 +9,13 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.accounts.routes import Route, Routes
-from daemon.queue.outcomes import Released, Succeeded
-from daemon.worker.run import Run
+from daemon.queue.messages import Claimed, Serving
+from daemon.queue.outcomes import Failed, Held, Released, Succeeded, Throttled
+from daemon.worker.run import Run, TimeLimit
 from daemon.worker.spares import Account, Watch
 from limiter import Limiter
 from limiter.quota.quota import parse_quota
+from pixmill.contract import Job
 from providers.base import Submitted
 from tests.daemon.harness import Installation, ScriptedProvider, eventually
 from tests.daemon.worker.test_executor import Bench, generated
@@ -30,21 +32,56 @@ def both(bench: Bench) -> Routes:
     return routes
 
 
-async def test_the_receipt_of_a_spare_leads_to_the_spare(redis: Redis) -> None:
-    bench = Bench(redis)
-    spare: Any = both(bench)["spare"]
-    spare.provider.poll_answers = [generated()]
+async def with_task(bench: Bench, receipt: bytes) -> Claimed:
+    """An item that is claimed again after a run that left a task."""
     await bench.installation.submit({"id": "j1", "prompt": "x"})
     (item,) = await bench.installation.claim()
     await bench.installation.queue.note_intent(item)
-    await bench.installation.queue.note_receipt(item, HELD_BY_SPARE)
+    await bench.installation.queue.note_receipt(item, receipt)
     await bench.installation.queue.settle(item, Released())
     (item,) = await bench.installation.claim()
+    return item
+
+
+async def test_the_receipt_of_a_spare_leads_to_the_spare(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(redis)
+    spare: Any = both(bench)["spare"]
+    spare.provider.poll_answers = [generated()]
+    spare.timeout_s = 7.0
+    limits = []
+    of = TimeLimit.of
+
+    def noted(run: Run, job: Job) -> TimeLimit:
+        limits.append(of(run, job).timeout_s)
+        return of(run, job)
+
+    monkeypatch.setattr(TimeLimit, "of", noted)
+    item = await with_task(bench, HELD_BY_SPARE)
     outcome = await bench.executor.run(Run(item, bench.route, None, line="default"))
+    assert limits == [7.0], "the time limit is that of the spare"
     assert isinstance(outcome, Succeeded)
     assert (outcome.result["route"], outcome.result["instead_of"]) == ("spare", "default")
     assert [task.task_id for task in spare.provider.polls] == ["t1"]
     assert bench.provider.requests == spare.provider.requests == [], "nothing is bought"
+
+
+async def test_a_task_of_a_route_that_is_not_configured_is_neither_polled_nor_bought_again(
+    redis: Redis,
+) -> None:
+    bench = Bench(redis)
+    item = await with_task(bench, HELD_BY_SPARE)
+    outcome = await bench.executor.run(Run(item, bench.route, None, line="default"))
+    assert isinstance(outcome, Held)
+    assert outcome.error["resumable"], "a retry polls the task"
+    assert 'route "spare"' in outcome.error["message"]
+    assert bench.provider.polls == []
+    assert bench.provider.requests == []
+    await bench.installation.queue.settle(item, outcome)
+    await bench.installation.submit({"job": "j1", "statuses": ["held"]}, type="pixmill.retry.v1")
+    (item,) = await bench.installation.claim()
+    assert item.receipt == HELD_BY_SPARE
 
 
 async def test_a_task_that_a_spare_accepts_names_it_in_its_receipt(redis: Redis) -> None:
@@ -74,6 +111,19 @@ async def test_a_picture_that_the_spare_cannot_make_goes_back_without_a_call(red
     assert isinstance(await bench.executor.run(run), Released)
     assert spare.provider.requests == []
     assert (await bench.installation.record(item.uid))["unfit:spare"] == "1"
+
+
+async def test_a_picture_that_an_equal_cannot_make_fails(redis: Redis) -> None:
+    bench = Bench(redis)
+    equal = Route("equal", ScriptedProvider(), "model-1")
+    line = Route("default", equal.provider, "model-1", equals=("equal",))
+    executor: Any = bench.executor
+    executor._routes = Routes([line, equal])
+    await bench.installation.submit({"id": "j1", "prompt": "x"})
+    (item,) = await bench.installation.claim()
+    object.__setattr__(item, "spec", item.spec.replace(b'"x"', b'"x","size":"8192x8192"'))
+    assert isinstance(await bench.executor.run(Run(item, equal, None, line="default")), Failed)
+    assert "unfit:equal" not in await bench.installation.record(item.uid)
 
 
 @pytest.fixture
@@ -154,3 +204,33 @@ async def test_what_waits_aside_returns_when_its_account_serves(redis: Redis, ro
         return bool((await here.queue.claim("a", 1, serving=accounts[0].serving())).items)
 
     await eventually(claimed)
+
+
+async def test_what_waits_aside_returns_after_its_account_has_left_the_configuration(
+    redis: Redis, routes: Routes
+) -> None:
+    here = Installation(redis, routes=("a", "b", "c"))
+    own = Account.of_line(routes, "a")[0]
+    names = own.serving().accounts
+    down = Serving("b", names, ("a",), spare=True, differs=False)
+    await here.submit(
+        *({"id": name, "prompt": "x", "route": "a", "fallback": name != "j1"} for name in ("j1", "j2"))
+    )
+    (item,) = (await here.queue.claim("a", 2, serving=down)).items
+    await here.queue.note_receipt(item, b'{"task_id":"t2","route":"b","instead_of":"a"}')
+    await here.queue.settle(item, Throttled({"kind": "storage", "resumable": True}, 0.0), "yes")
+    assert (await here.queue.claim("a", 2, serving=own.serving()._replace(down=("a", "b")))).items == []
+    assert sorted([await redis.llen(here.keys.aside("a", name)) for name in ("a", "b")]) == [1, 1]
+    await Watch([], Limiter(redis, "pixmill"), here.queue).look()
+    assert len((await here.queue.claim("a", 2)).items) == 2
+
+
+async def test_a_foreign_key_in_place_of_a_list_stops_that_list_alone(redis: Redis) -> None:
+    here = Installation(redis, routes=("a", "b"))
+    for name in ("a", "b"):
+        await here.submit({"id": name, "prompt": "x", "route": name, "fallback": False})
+        away = Serving("spare", (name, "spare"), (name,), spare=True, differs=False)
+        assert (await here.queue.claim(name, 1, serving=away)).items == []
+    await redis.set(here.keys.aside("a", "a"), "somebody's")
+    await Watch([], Limiter(redis, "pixmill"), here.queue).look()
+    assert len((await here.queue.claim("b", 1)).items) == 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
 import pytest
 
 from providers.http.asgi import AsgiServer
-from providers.http.parts import SCOPE_WRITE
+from providers.http.parts import SCOPE_WRITE, part_writer
 from tests.daemon.harness import eventually
 
 HEAD = {"type": "http.response.start", "status": 200, "headers": []}
@@ -89,3 +90,19 @@ async def test_who_reads_too_slowly_or_has_gone_gets_nothing(stage: Stage, serve
 
     await eventually(unread)
     assert not stage.write(b"more")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unable to perform operation"), BrokenPipeError()])
+def test_a_connection_that_breaks_at_the_write_gets_nothing(error: Exception) -> None:
+    def write(_part: bytes) -> None:
+        raise error
+
+    transport = SimpleNamespace(write=write, is_closing=lambda: False)
+    cycle = SimpleNamespace(
+        scope={"http_version": "1.1", "method": "GET"},
+        response_started=True,
+        response_complete=False,
+        flow=SimpleNamespace(write_paused=False),
+        transport=transport,
+    )
+    assert not part_writer(cycle)[SCOPE_WRITE](b"part")

@@ -6,8 +6,9 @@ local function ring_key(route, queue) return P .. ':ring:' .. route .. ':' .. qu
 local function backlog_key(route, queue, tenant, source)
   return P .. ':backlog:' .. route .. ':' .. queue .. ':' .. tenant .. '/' .. source
 end
--- The items of a route that wait for one of its accounts alone, in no queue.
-local function aside_key(route, account) return P .. ':aside:' .. route .. ':' .. account end
+-- The list of a route's items that wait for one of its accounts alone, in no queue; and its name in the hash P:asides of
+-- all such lists, since a configuration may lose a route that has one.
+local function aside_key(route, account) return P .. ':aside:' .. route .. ':' .. account, route .. '|' .. account end
 
 -- Fail if a key that the items of a queue share has another type. A script looks at them before its first write, too.
 local looked_at = {}

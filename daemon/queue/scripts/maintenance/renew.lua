@@ -6,7 +6,8 @@
 -- One step with the check of the epoch: a replica that slept past its lease must not take back an item that another replica
 -- reclaimed. JUSTID leaves the delivery counter alone; FORCE makes an entry pending again if a failover lost its group.
 -- An entry that somebody trimmed is written again: without one nobody would find the item if its worker went silent. (The
--- reply to a claim shows that from Redis 7 on.)
+-- reply to a claim shows that from Redis 7 on.) It is no tenant's entry in the ring, and a claim that reads it only steps
+-- over it.
 -- @include base
 
 local results = {}

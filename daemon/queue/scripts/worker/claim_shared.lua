@@ -7,14 +7,36 @@
 -- An item with a call is run by the account of that call. While that is down, the item waits aside for it, in a list that
 -- take_back.lua empties. So does an item that must not go over: `fallback` is false, the provider of the spare cannot make
 -- it (`unfit:NAME`), or an earlier call may be paid.
+-- A claim takes one item back for each account that serves. Another replica may believe that this account is down, and would
+-- otherwise set the item aside again before it is claimed here.
 -- One step, because an item is either in its queue, or aside, or running, never in two of these or in none.
 -- @include base
 -- @include ring
-for _, name in ipairs(ARGS.accounts) do must_suit('LLEN', aside_key(ARGS.route, name)) end
--- @include claiming
+local ASIDES = P .. ':asides'
+must_suit('HLEN', ASIDES)
+for _, name in ipairs(ARGS.accounts) do must_suit('LLEN', (aside_key(ARGS.route, name))) end
 
 local DOWN = {}
 for _, name in ipairs(ARGS.down) do DOWN[name] = true end
+
+-- @include states
+local function take_one_back(account)
+  local key, name = aside_key(ARGS.route, account)
+  local uid = redis.call('LINDEX', key, 0)
+  if not uid then return end
+  local item = load_item(uid)
+  must_suit_item(item)
+  if WAITING[item.state] and item.place == 'queue' and not redis.call('ZSCORE', DELAYED, uid) then queue_up(item, true) end
+  redis.call('LPOP', key)
+  if redis.call('EXISTS', key) == 0 then redis.call('HDEL', ASIDES, name) end
+  -- The claim below may return before it writes these.
+  conclude()
+  depth, waiting, ended, woken = {}, {}, {}, {}
+end
+for _, name in ipairs(ARGS.accounts) do
+  if not DOWN[name] then take_one_back(name) end
+end
+-- @include claiming
 
 -- The account of an item's task. A receipt without a name is that of the route itself.
 local function owner_of(item)
@@ -34,20 +56,33 @@ local function waits_for(item)
   if ARGS.spare and not may_go_over(item) then return route end
 end
 
-local starts_here = starts
-starts = function(item, queue, is_paused)
-  if not starts_here(item, queue, is_paused) then return false end
-  local account = waits_for(item)
-  if account then redis.call('RPUSH', aside_key(route, account), item.uid) end
-  return not account
-end
-
 -- The item no longer takes part in its flight: nobody gets a copy of what another model makes.
 local function leave_flight(item)
-  if not item.flight then return end
+  if not item.flight or has_task(item) then return end
   redis.call('ZREM', flight_key('flight', item.flight), item.uid)
   redis.call('HDEL', item.key, 'cache', 'flight')
+  update(item, { left_cache = item.cache, left_flight = item.flight })
   item.cache, item.flight = nil, nil
+end
+
+-- It takes part again: it waits, so the other model has made nothing.
+local function rejoin_flight(item)
+  if not item.left_flight or has_task(item) or not WAITING[item.state] then return end
+  update(item, { cache = item.left_cache, flight = item.left_flight })
+  redis.call('HDEL', item.key, 'left_cache', 'left_flight')
+end
+
+local starts_here = starts
+starts = function(item, queue, is_paused)
+  rejoin_flight(item)
+  if not starts_here(item, queue, is_paused) then return false end
+  local account = waits_for(item)
+  if account then
+    local key, name = aside_key(route, account)
+    redis.call('RPUSH', key, item.uid)
+    redis.call('HSET', ASIDES, name, 1)
+  end
+  return not account
 end
 
 local start_here = start

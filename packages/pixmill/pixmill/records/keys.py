@@ -65,6 +65,7 @@ class Keys:
         self.accepting = f"{prefix}:accepting"
         self.tenants = f"{prefix}:tenants"
         self.quotas = f"{prefix}:quotas"
+        self.asides = f"{prefix}:asides"  # the lists of `aside` that may have items, each as `route|account`
         self.call_s = f"{prefix}:call_s"
         self.paused = f"{prefix}:paused"
         self.installation = f"{prefix}:installation"  # schema, retention, routes and quotas

@@ -54,6 +54,8 @@ class ItemView:
     @property
     def made_by(self) -> str:
         """The route whose account runs it, or ran it last; its own route while it waits."""
+        if self.state == "succeeded" and self.result is not None:
+            return str(self.result.get("route", self.route))  # `via` may be of an earlier run
         return self.via if self.via and (self.ended or self.state == "running") else self.route
 
     @property
