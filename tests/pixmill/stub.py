@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import pixmill
 from pixmill.errors import UnavailableError
@@ -60,16 +60,15 @@ class Stub:
 def sync_client(stub: Stub | None = None) -> pixmill.SyncClient:
     """A synchronous client over a stub."""
     client = pixmill.SyncClient(ADDRESS)
-    client._client = async_client(stub)
-    client._run_on(client._client)
+    client._run_on(async_client(stub))
     return client
 
 
 def async_client(stub: Stub | None = None) -> pixmill.Client:
     """An asynchronous client over a stub."""
-    client: Any = pixmill.Client(ADDRESS)
-    client._transport = stub or Stub()
-    return client  # type: ignore[no-any-return]  # a stub is no transport for mypy
+    client = pixmill.Client(ADDRESS)
+    client._transport = cast("Any", stub or Stub())
+    return client
 
 
 UNAVAILABLE = UnavailableError("a deploy")

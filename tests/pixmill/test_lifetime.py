@@ -125,7 +125,6 @@ async def test_first_calls_at_once_open_once_and_a_second_try_may_succeed() -> N
 
 
 async def test_a_daemon_that_did_not_start_is_tried_again(tmp_path: Path) -> None:
-    pytest.importorskip("daemon")
     client = pixmill.Client.local(tmp_path / "none.toml", data_dir=tmp_path)
     for _ in range(2):
         with pytest.raises(pixmill.NotRunningError, match=r"none\.toml does not exist"):
@@ -143,9 +142,9 @@ def test_each_client_is_opened_once_in_one_loop() -> None:
     with pytest.raises(pixmill.PixmillError, match="closed"):
         asyncio.run(used())
     other = async_client()
-    asyncio.run(other.status("b1"))  # type: ignore[arg-type]  # a coroutine
+    asyncio.run(other.status("b1"))
     with pytest.raises(pixmill.PixmillError, match="one for each loop"):
-        asyncio.run(other.status("b1"))  # type: ignore[arg-type]  # as above
+        asyncio.run(other.status("b1"))
     with sync_client() as third:
         third.status("b1")
     with pytest.raises(pixmill.PixmillError, match="closed"), third:

@@ -5,7 +5,7 @@ PixmillError
 ├── NotFoundError        no work has that id, or its record has expired
 ├── AccessError          the key, the password or the rights do not suffice
 ├── UnavailableError     Redis or the gateway does not answer; send the same id again, it buys nothing twice
-│   ├── NotRunningError  there is no address to talk to
+│   ├── NotRunningError  there is no address to talk to, or something else answers there
 │   └── NotTakenError    it was sent, and no worker has taken it yet
 ├── OutputError          a picture could not be fetched, or its file not be written
 └── NotInstalledError    the call needs the package pixmill-daemon
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 
 class PixmillError(Exception):
-    """The base of all errors of this package.
+    """The base of all errors of this package; also raised itself, for a client that is closed, or in a wrong place.
 
     Example:
 
@@ -68,7 +68,7 @@ class AccessError(PixmillError):
 
 
 class UnavailableError(PixmillError):
-    """Redis or the gateway does not answer. What was sent may have arrived: send the same id again.
+    """Redis or the gateway does not answer. Work that was sent may have arrived: send the same id again.
 
     Example:
 
@@ -80,7 +80,7 @@ class UnavailableError(PixmillError):
 
 
 class NotRunningError(UnavailableError):
-    """There is no address to talk to; the text names the remedy.
+    """There is no address to talk to, or something else answers there; the text names the remedy.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""What the clients return: results of pictures, the state of work, and events."""
+"""The values that clients return: results of pictures, the state of work, and events."""
 
 from __future__ import annotations
 

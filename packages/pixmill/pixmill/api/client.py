@@ -50,7 +50,7 @@ class Client:
             results = await client.generate_batch(["a red kettle", "a blue kettle"])
     """
 
-    # What batches of tasks keep to, unless a call names it.
+    # Batches of tasks keep to these, unless a call names its own.
     max_concurrent_jobs: int | None = None
     max_retries: int | None = None
     _transport: Transport

@@ -219,13 +219,13 @@ class GatewayTransport:
             body = orjson.loads(response.content)
         except ValueError:
             raise NotRunningError(
-                "What answers at this address is no gateway: its answer is no JSON. Check the address."
+                "No gateway answers at this address: the answer is no JSON. Check the address."
             ) from None
         return body if isinstance(body, dict) else {}
 
 
 async def fetched(url: str) -> bytes:
-    """What lies at an address, without any credentials of ours; raises OutputError."""
+    """The bytes at an address, without any credentials of ours; raises OutputError."""
     try:
         async with httpx2.AsyncClient(timeout=TIMEOUT) as http:
             response = await http.get(url)
