@@ -11,6 +11,7 @@ import structlog
 from daemon.compat.aliases import alias_source
 from daemon.service import EXPECTED_ERRORS, up
 from daemon.settings import Listen, load_settings
+from daemon.telemetry.logs import configure_own_logs
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +38,7 @@ async def embedded(config: Path | None, data_dir: Path) -> AsyncIterator[tuple[s
     Its metrics listen on a free port, unless the configuration names one. Raises EmbeddingError.
     """
     if not structlog.is_configured():  # a program's own logging stays as it is
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
+        configure_own_logs(level="warning")
     async with AsyncExitStack() as stack:
         try:
             loaded = load_settings(config, offers=[alias_source])

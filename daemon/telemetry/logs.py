@@ -26,6 +26,16 @@ TRACE_ID: ContextVar[str] = ContextVar("trace_id", default="")  # of the trace t
 
 def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
     """Set up structlog for this process; with `json` None, a terminal gets lines for people."""
+    configure_own_logs(level=level, json=json)
+    # Libraries log URLs at INFO, and URLs carry signatures.
+    for name in ("httpx2", "httpcore2", "uvicorn", "asyncio"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    root = logging.getLogger()
+    root.handlers = [*(each for each in root.handlers if not isinstance(each, _Onward)), _Onward()]
+
+
+def configure_own_logs(*, level: str, json: bool | None = None) -> None:
+    """Set up structlog alone: the logging of the program around us, and that of libraries, stay as they are."""
     as_json = not sys.stderr.isatty() if json is None else json
     renderer: Any = (
         structlog.processors.JSONRenderer()
@@ -48,11 +58,6 @@ def configure_logs(*, level: str = "info", json: bool | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", Unbroken(sys.stderr))),
         cache_logger_on_first_use=False,
     )
-    # Libraries log URLs at INFO, and URLs carry signatures.
-    for name in ("httpx2", "httpcore2", "uvicorn", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    root = logging.getLogger()
-    root.handlers = [*(each for each in root.handlers if not isinstance(each, _Onward)), _Onward()]
 
 
 class _Onward(logging.Handler):

@@ -5,7 +5,7 @@ PixmillError
 ├── NotFoundError        no work has that id, or its record has expired
 ├── AccessError          the key, the password or the rights do not suffice
 ├── UnavailableError     Redis or the gateway does not answer; send the same `id` again, it buys nothing twice
-│   ├── NotRunningError  there is no address to talk to
+│   ├── NotRunningError  there is no address to talk to, or something else answers there
 │   └── NotTakenError    it was sent, and no worker has taken it yet
 ├── OutputError          a picture could not be fetched, or its file not be written
 └── NotInstalledError    the call needs the package pixmill-daemon
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 
 
 class PixmillError(Exception):
-    """The base of all errors of this package.
+    """The base of all errors of this package; also raised itself, for a client that is closed, or in a wrong place.
 
     Example:
 
@@ -103,7 +103,7 @@ def naming(ident: str) -> Iterator[None]:
 
 
 class NotRunningError(UnavailableError):
-    """There is no address to talk to; the text names the remedy.
+    """There is no address to talk to, or something else answers there; the text names the remedy.
 
     Example:
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import secrets
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pixmill.api.items import batch_items, head_of
+from pixmill.api.patience import patiently
 from pixmill.api.tasks import MOST_AT_ONCE, GenerationResult, GenerationTask, batch_name, run_tasks
-from pixmill.errors import NotFoundError, NotRunningError, RejectedError, naming
+from pixmill.errors import NotFoundError, NotRunningError, PixmillError, RejectedError, naming
 from pixmill.results import Event, OnProgress, Result, Status
 
 if TYPE_CHECKING:
     from pixmill.transports.base import Transport
 
 ACCEPT_S = 30.0
+CLOSED = "The client is closed: make a new one."
 LOCAL_DIR = ".pixmill"
 
 # Events after which the counts may be others, or nothing goes on without a person.
@@ -51,7 +55,9 @@ class Client:
     max_concurrent_jobs: int | None = None
     max_retries: int | None = None
     _transport: Transport
-    _is_open = False
+    _is_open = _is_closed = False
+    _loop: asyncio.AbstractEventLoop | None = None
+    _opening: asyncio.Lock
 
     def __init__(
         self, where: str, *, key: str | None = None, tenant: str | None = None, prefix: str = "pixmill"
@@ -80,6 +86,7 @@ class Client:
         return client
 
     async def __aenter__(self) -> Self:
+        """Raises PixmillError for a client that was closed: each is opened once."""
         await self._opened()
         return self
 
@@ -87,13 +94,29 @@ class Client:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections, and end the daemon of `local`."""
-        await self._transport.close()
+        """Close the connections, and end the daemon of `local`: it finishes running calls, for up to two minutes.
+
+        The client cannot be used again.
+        """
+        self._is_closed = True
+        if self._loop is not None:
+            async with self._opening:  # an opening that is under way ends first
+                await self._transport.close()
 
     async def _opened(self) -> Transport:
-        if not self._is_open:
-            await self._transport.open()
-            self._is_open = True
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop, self._opening = loop, asyncio.Lock()
+        if self._loop is not loop and not self._is_closed:
+            raise PixmillError(
+                "The client belongs to the event loop of its first call: make one for each loop."
+            )
+        async with self._opening:
+            if self._is_closed:
+                raise PixmillError(CLOSED)
+            if not self._is_open:
+                await self._transport.open()
+                self._is_open = True
         return self._transport
 
     # Sending
@@ -165,7 +188,7 @@ class Client:
         """
         return await (await self._opened()).results(id)
 
-    async def watch(self, id: str, *, after: str | None = None) -> AsyncIterator[Event]:  # noqa: A002 - as above
+    async def watch(self, id: str, *, after: str | None = None) -> AsyncGenerator[Event, None]:  # noqa: A002 - as above
         """The events of a batch or job until it has ended; raises NotFoundError.
 
         `after` is the id of the last event that you have. A lost connection is opened again.
@@ -189,7 +212,7 @@ class Client:
         """
         transport, reported = await self._opened(), 0
         async for event in transport.watch(id, None):
-            status = await transport.status(id) if event.type in _CHANGES else None
+            status = await patiently(partial(transport.status, id)) if event.type in _CHANGES else None
             if status is None:
                 continue
             while reported < status.done:
@@ -197,7 +220,7 @@ class Client:
                 await _call(on_progress, reported, status.total)
             if status.ended or status.needs_person:
                 break
-        return await transport.results(id)
+        return await patiently(partial(transport.results, id))
 
     async def picture(self, result: Result) -> bytes:
         """The bytes of a picture; raises OutputError, and NotFoundError for a result without one.

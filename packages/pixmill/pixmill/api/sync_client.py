@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from pixmill.api.client import ACCEPT_S, LOCAL_DIR, Client
 from pixmill.api.tasks import GenerationResult, GenerationTask
+from pixmill.api.thread import LoopThread, Pulled
 from pixmill.results import Event, OnProgress, Result, Status
-
-T = TypeVar("T")
 
 
 class SyncClient:
     """As `Client`, for programs without an event loop. Threads may share it.
 
     Use it as a context manager, or call `close`. Its calls run in a thread of its own, which also calls `on_progress`.
-    Ctrl-C leaves a call at once; the work goes on, and `results` or the same call with the same id has it later.
+    Ctrl-C leaves a call at once; the work goes on, and `results` or the same call with the same id has it later. With
+    `local` the work goes on while the client is open.
 
     Example:
 
@@ -49,8 +48,8 @@ class SyncClient:
 
     def _run_on(self, client: Client) -> None:
         self._client = client
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._starting = threading.Lock()
+        self._thread = LoopThread(client.aclose)
+        self._now = self._thread.run
 
     @property
     def max_concurrent_jobs(self) -> int | None:
@@ -71,19 +70,24 @@ class SyncClient:
         self._client.max_retries = value
 
     def __enter__(self) -> Self:
-        self._now(self._client.__aenter__())
+        """Raises PixmillError for a client that was closed: each is opened once."""
+        try:
+            self._now(self._client.__aenter__())
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Close the connections, end the daemon of `local`, and end the thread."""
-        self._now(self._client.aclose())
-        with self._starting:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+        """Close the connections, and end the daemon of `local`: it finishes running calls, for up to two minutes.
+
+        Calls of other threads end with PixmillError, and so does each later call. The end of the program closes a
+        client that is open. Ctrl-C meanwhile cuts those calls short.
+        """
+        self._thread.close()
 
     def submit(self, job: str | Mapping[str, Any], *, wait_s: float = ACCEPT_S, **fields: Any) -> str:
         """As `Client.submit`: send a job, and return its id once it is accepted.
@@ -136,12 +140,12 @@ class SyncClient:
             for event in client.watch("spring"):
                 print(event.type)
         """
-        events = self._client.watch(id, after=after)
+        events = Pulled(self._client.watch(id, after=after))
         try:
-            while (event := self._now(_next(events))) is not None:
+            while (event := self._now(events.next())) is not None:
                 yield event
         finally:
-            self._now(_closed(events))
+            self._thread.drop(events.close())
 
     def wait(self, id: str, *, on_progress: OnProgress | None = None) -> list[Result]:  # noqa: A002 - as above
         """As `Client.wait`: the results when all has ended.
@@ -287,38 +291,4 @@ class SyncClient:
             max_concurrent_jobs=max_concurrent_jobs,
             max_retries=max_retries,
         )
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._running()))
-
-    def _now(self, call: Coroutine[Any, Any, T]) -> T:
-        """The result of a call that the thread carries out. Leaving early, as by Ctrl-C, cancels the call."""
-        future = asyncio.run_coroutine_threadsafe(call, self._running())
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        with self._starting:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_run, args=[self._loop], name="pixmill client", daemon=True).start()
-            return self._loop
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
-
-
-async def _next(events: AsyncIterator[Event]) -> Event | None:
-    return await anext(events, None)
-
-
-async def _closed(events: AsyncIterator[Event]) -> None:
-    close = getattr(events, "aclose", None)
-    if close is not None:
-        await close()
+        return await asyncio.wrap_future(self._thread.begin(work))

@@ -1,11 +1,14 @@
-"""What a client needs of the way to an installation."""
+"""The needs of a client: one way to an installation."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from pixmill.errors import NotFoundError
 from pixmill.results import Event, Result, Status
+
+PATIENCE_S = 60.0  # how long a read is repeated while nothing answers
 
 
 class Transport(Protocol):
@@ -42,3 +45,8 @@ class Transport(Protocol):
 
     async def picture(self, image: Mapping[str, Any]) -> bytes:
         """The bytes of an image of a result; raises OutputError."""
+
+
+def no_record(ident: str) -> NotFoundError:
+    """The error for an id without a record."""
+    return NotFoundError(f'There is no record of "{ident}" here: it was never accepted, or it has expired.')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from pixmill.errors import NotInstalledError, NotRunningError
@@ -22,15 +23,15 @@ class LocalTransport(RedisTransport):
                 "Install it with `pip install pixmill-daemon`, or name a Redis or a gateway."
             ) from None
         self._tenant = tenant
-        self._daemon = embedded(config, data_dir)
+        self._daemon = partial(embedded, config, data_dir)
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
         """Start the daemon; raises NotRunningError if it cannot start."""
         try:
-            url, prefix = await self._stack.enter_async_context(self._daemon)
+            url, prefix = await self._stack.enter_async_context(self._daemon())
         except (OSError, ValueError, RuntimeError) as error:
-            raise NotRunningError(f"The daemon did not start: {error}") from error
+            raise NotRunningError(f"The daemon did not start: {error}") from None
         super().__init__(url, prefix, self._tenant)
 
     async def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from pixmill.broker.backoff import pause_s
 from pixmill.errors import (
     AccessError,
     NotFoundError,
+    NotRunningError,
     OutputError,
     PixmillError,
     RejectedError,
@@ -22,25 +24,36 @@ from pixmill.errors import (
 )
 from pixmill.redaction import redact
 from pixmill.results import Event, Result, Status
+from pixmill.transports.base import PATIENCE_S, no_record
 
 MOST_IN_JSON = 1000  # items; a gateway takes more only as lines
 AT_ONCE = 8  # records that are read beside each other
 PAGE = 1000
 # An idle stream of events has a comment each few seconds.
+# The end of a picture's address at a gateway, whatever its public name is.
+_PICTURE = re.compile(r"/v1/(?:jobs|batches/[^/]+/items)/[^/]+/images/\d+$")
 TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
-PATIENCE_S = 60.0  # how long a watch waits for a gateway that does not answer
 
 
 class GatewayTransport:
     """Over a gateway. Reads are repeated by a watch alone; each write is sent once."""
 
     def __init__(self, url: str, key: str | None, tenant: str | None) -> None:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        """Raises AccessError for a key that no gateway has, and NotRunningError for an address that cannot be read."""
         query = {} if tenant is None else {"tenant": tenant}
         self._tenant = tenant
-        self._http = httpx2.AsyncClient(
-            base_url=url.rstrip("/"), headers=headers, params=query, timeout=TIMEOUT, follow_redirects=False
-        )
+        try:
+            self._http = httpx2.AsyncClient(
+                base_url=url.rstrip("/"),
+                headers=_headers(key),
+                params=query,
+                timeout=TIMEOUT,
+                follow_redirects=False,
+            )
+        except (httpx2.InvalidURL, ValueError):
+            raise NotRunningError(
+                "The address of a gateway must be https://host[:port]; this one cannot be read."
+            ) from None
         self._reads = asyncio.Semaphore(AT_ONCE)
 
     async def open(self) -> None:
@@ -64,17 +77,14 @@ class GatewayTransport:
         if len(items) <= MOST_IN_JSON:
             await self._send("/v1/batches", {**self._owned(head), "items": list(items)})
         else:
-            lines = b"\n".join(orjson.dumps(each) for each in (self._owned(head), *items))
+            lines = b"\n".join(_json(each) for each in (self._owned(head), *items))
             await self._send("/v1/batches", lines, "application/x-ndjson")
 
     def _owned(self, work: Mapping[str, Any]) -> dict[str, Any]:
         return {**work, **({} if self._tenant is None else {"tenant": self._tenant})}
 
     async def _send(self, path: str, body: Any, media_type: str = "application/json") -> None:
-        try:
-            content = body if isinstance(body, bytes) else orjson.dumps(body)
-        except orjson.JSONEncodeError as error:
-            raise RejectedError(f"A field is no JSON: {error}.", "invalid") from None
+        content = body if isinstance(body, bytes) else _json(body)
         await self._call("POST", path, content=content, headers={"Content-Type": media_type})
 
     async def status(self, ident: str) -> Status | None:
@@ -120,9 +130,7 @@ class GatewayTransport:
                 return path, await self._call("GET", path)
             except NotFoundError:
                 continue
-        raise NotFoundError(
-            f'There is no record of "{ident}" here: it was never accepted, or it has expired.'
-        )
+        raise no_record(ident)
 
     async def watch(self, ident: str, after: str | None) -> AsyncIterator[Event]:
         """The gateway's live events; a lost connection is opened again behind the last one."""
@@ -162,7 +170,7 @@ class GatewayTransport:
                     if not line:
                         fields = {}
         except httpx2.HTTPError as error:
-            raise _unavailable(error) from error
+            raise _unavailable(error) from None
 
     async def cancel(self, ident: str) -> None:
         """Order a cancel; work that has ended stays as it is."""
@@ -184,15 +192,18 @@ class GatewayTransport:
                 raise
 
     async def picture(self, image: Mapping[str, Any]) -> bytes:
-        """The picture at its address, which must be the gateway's: the key goes nowhere else."""
+        """The picture at its address. The key goes to our gateway alone, which may have another name in addresses."""
         url = str(image.get("url") or "")
         parts, ours = urlsplit(url), urlsplit(str(self._http.base_url))
         if parts.netloc and (parts.scheme, parts.netloc) != (ours.scheme, ours.netloc):
-            return await fetched(url)
+            of_gateway = _PICTURE.search(parts.path)
+            if of_gateway is None:
+                return await fetched(url)
+            url = parts._replace(scheme="", netloc="", path=of_gateway[0]).geturl()
         try:
             response = await self._http.get(url)
         except httpx2.HTTPError as error:
-            raise _unavailable(error) from error
+            raise _unavailable(error) from None
         if response.status_code != httpx2.codes.OK:
             raise OutputError(str(_error_of(response)))
         return response.content
@@ -201,15 +212,20 @@ class GatewayTransport:
         try:
             response = await self._http.request(method, path, **how)
         except httpx2.HTTPError as error:
-            raise _unavailable(error) from error
+            raise _unavailable(error) from None
         if not response.is_success:
             raise _error_of(response)
-        body = orjson.loads(response.content)
+        try:
+            body = orjson.loads(response.content)
+        except ValueError:
+            raise NotRunningError(
+                "No gateway answers at this address: the answer is no JSON. Check the address."
+            ) from None
         return body if isinstance(body, dict) else {}
 
 
 async def fetched(url: str) -> bytes:
-    """What lies at an address, without any credentials of ours; raises OutputError."""
+    """The bytes at an address, without any credentials of ours; raises OutputError."""
     try:
         async with httpx2.AsyncClient(timeout=TIMEOUT) as http:
             response = await http.get(url)
@@ -242,14 +258,35 @@ def _error_of(response: httpx2.Response) -> PixmillError:
         body = None
     problem: Mapping[str, Any] = body if isinstance(body, dict) else {}
     sentence = str(problem.get("detail") or f"The gateway answered with status {status}.")
-    match status:
-        case 401 | 403:
-            return AccessError(sentence)
-        case 404 | 410:
-            return NotFoundError(sentence)
-        case 429 | 500 | 502 | 503 | 504:
-            return UnavailableError(sentence)
+    if status == 429 or status >= 500:
+        return UnavailableError(sentence)
+    if status in (401, 403):
+        return AccessError(sentence)
+    of_gateway = response.headers.get("Content-Type", "").startswith("application/problem+json")
+    if status < 400 or (status in (404, 410) and not of_gateway):
+        return NotRunningError(f"No gateway answers at this address (status {status}): check the address.")
+    if status in (404, 410):
+        return NotFoundError(sentence)
     return RejectedError(sentence, problem.get("code"), problem.get("field"))
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    """The key, which the environment or a file may give with a line break behind it. Raises AccessError."""
+    if key is None:
+        return {}
+    key = key.strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise AccessError(
+            "The key of the gateway has blanks or other characters that no key has: copy it anew."
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _json(body: Any) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except orjson.JSONEncodeError as error:
+        raise RejectedError(f"A field is no JSON: {error}.", "invalid") from None
 
 
 def _quoted(name: str) -> str:

@@ -13,13 +13,12 @@ import orjson
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from pixmill.broker.errors import in_words
-from pixmill.broker.redis_url import RedisUrlError, read_redis_url
+from pixmill.broker.redis_url import RedisUrlError, one_slot_sentence, read_redis_url
 from pixmill.client import Client, Sent
 from pixmill.client.sending import Acceptance
 from pixmill.contract import Rejection
 from pixmill.errors import (
     AccessError,
-    NotFoundError,
     NotRunningError,
     NotTakenError,
     OutputError,
@@ -28,20 +27,22 @@ from pixmill.errors import (
 )
 from pixmill.records.views import ItemView, View
 from pixmill.results import Event, Result, Status
+from pixmill.transports.base import PATIENCE_S, no_record
 
 ORDER_S = 30.0  # how long an order waits for a worker to take it
-PATIENCE_S = 60.0  # how long a watch waits for a Redis that does not answer
 
 
 class RedisTransport:
     """Over Redis. A lost connection is opened again; each write is sent once."""
 
     def __init__(self, url: str, prefix: str, tenant: str) -> None:
-        """Raises NotRunningError for an address that cannot be read."""
+        """Raises NotRunningError for an address that cannot be read, and for a prefix that does not fit a cluster."""
         try:
-            read_redis_url(url)
+            topology = read_redis_url(url).topology
         except RedisUrlError as error:
             raise NotRunningError(f"The address of Redis must be {error}.") from None
+        if topology == "cluster" and not prefix.startswith("{"):
+            raise NotRunningError(f"`prefix` {one_slot_sentence(prefix)}.")
         self._tenant = tenant
         self._client = Client(url, prefix, tenant=tenant, patience_s=PATIENCE_S)
 
@@ -115,9 +116,7 @@ class RedisTransport:
     async def _view(self, ident: str) -> View:
         view = await self._client.status(ident)
         if view is None:
-            raise NotFoundError(
-                f'There is no record of "{ident}" here: it was never accepted, or it has expired.'
-            )
+            raise no_record(ident)
         return view
 
     async def picture(self, image: Mapping[str, Any]) -> bytes:
@@ -152,10 +151,10 @@ def _in_our_errors() -> Iterator[None]:
     except Rejection as rejection:
         raise RejectedError(rejection.message, rejection.code, rejection.field) from None
     except (AuthenticationError, NoPermissionError) as error:
-        raise AccessError(in_words(error)) from error
+        raise AccessError(in_words(error)) from None
     except (RedisError, OSError) as error:
         if isinstance(error, NotTakenError):
             raise
-        raise UnavailableError(in_words(error)) from error
+        raise UnavailableError(in_words(error)) from None
     except orjson.JSONEncodeError as error:
         raise RejectedError(f"A field is no JSON: {error}.", "invalid") from None
