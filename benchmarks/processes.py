@@ -146,9 +146,9 @@ class Ended:
 
 
 def run_child(command: Sequence[str | Path], environ: Mapping[str, str], timeout_s: float) -> Ended:
-    """Run a command from the root until its end; if it fails or takes longer, end the benchmark with its errors.
+    """Run a command from the root until its end; if it fails, end the benchmark with its errors.
 
-    `environ` is added to the environment.
+    `environ` is added to the environment. Raises TimeoutError after `timeout_s`.
     """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         began = time.perf_counter()
@@ -159,11 +159,13 @@ def run_child(command: Sequence[str | Path], environ: Mapping[str, str], timeout
         alarm.start()
         code, cpu_s, _ = _waited(process)
         alarm.cancel()
+        words = " ".join(map(str, command))
+        if code == -signal.SIGKILL and time.perf_counter() - began >= timeout_s:
+            raise TimeoutError(f"`{words}` has not ended after {timeout_s:.0f} s")
         wall_s = time.perf_counter() - began
         out.seek(0)
         errors.seek(0)
         if code:
-            words = " ".join(map(str, command))
             sys.exit(f"`{words}` ended with {code} after {wall_s:.0f} s:\n{errors.read()[-3000:]}")
         return Ended(out.read(), wall_s, cpu_s)
 

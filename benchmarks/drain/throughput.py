@@ -136,6 +136,8 @@ def _run_all(
     runs = []
     for number, name in report.rounds(list(pythons), options.repeats):
         run = contest(name, pythons[name], server.url, "drain", options.items, options.concurrency)
+        if run is None:
+            continue
         print(f"round {number}: {name} {run['items'] / run['drain_s']:,.0f} items/s", file=sys.stderr)
         runs.append(run)
     return runs

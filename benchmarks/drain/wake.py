@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         for number, name in report.rounds(list(pythons), options.repeats):
             run = contest(name, pythons[name], server.url, "latency", options.items, options.concurrency)
+            if run is None:
+                continue
             print(f"round {number}: {name} {statistics.median(run['latency_ms']):.2f} ms", file=sys.stderr)
             runs.append(run)
     finally:

@@ -20,6 +20,7 @@ from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
 QUEUE = "taskiq"
 RESULTS = "taskiq:result"
+END_S = 5.0  # a reader may stand in its blocking read, and never see that it is to end
 
 
 @asynccontextmanager
@@ -38,7 +39,8 @@ async def opened(run: Run) -> AsyncIterator[Library]:
             running = asyncio.create_task(receiver.listen(finish))
             yield running
             finish.set()
-            await running
+            await asyncio.wait([running], timeout=END_S)
+            running.cancel()
 
     async def drained() -> bool:
         # An entry is acked after its result is saved.
