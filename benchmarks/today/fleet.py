@@ -18,7 +18,7 @@ from benchmarks.today.account import Account, RefusedError
 from benchmarks.today.terms import Terms
 from benchmarks.today.valkey import Connection, Valkey
 from benchmarks.today.virtual_time import now_s
-from daemon.worker.polls.rule import KEPT, URGENT, PollRule, Seen
+from daemon.worker.polls.rhythm import KEPT, URGENT, PollRule, Seen
 from limiter import Grant, Later, Limiter, Permit, Places, Recalls, Slots
 
 PREFIX = "today"

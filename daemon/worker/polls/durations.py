@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from daemon.accounts.routes import Route
 from daemon.broker.loops import PATIENCE_S
 from daemon.telemetry.metrics import Metrics
-from daemon.worker.polls.rule import KEPT, PollRule, Seen
+from daemon.worker.polls.rhythm import KEPT, PollRule, Seen
 from pixmill.contract import Job
 from pixmill.records.keys import Keys
 

@@ -14,7 +14,7 @@ from daemon.accounts.routes import Route
 from daemon.broker.loops import Reports
 from daemon.worker.polls.durations import UNKNOWN, Durations
 from daemon.worker.polls.pacer import Permits, Turn, Worth
-from daemon.worker.polls.rule import EASY, SHORTEST_WAIT_S, URGENT, PollRule, Seen
+from daemon.worker.polls.rhythm import EASY, SHORTEST_WAIT_S, URGENT, PollRule, Seen
 from daemon.worker.retry_policy import Then, after_poll, blames_account
 from daemon.worker.run import Run, TimeLimit, Unfinished
 from pixmill.contract import Job

@@ -16,7 +16,7 @@ from daemon.accounts.quota_store import set_limits
 from daemon.queue.outcomes import Succeeded
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.polls.durations import Durations
-from daemon.worker.polls.rule import FEWEST, Seen
+from daemon.worker.polls.rhythm import FEWEST, Seen
 from limiter import Grant, Limiter, Quota, parse_quota
 from pixmill.contract import Job
 from tests.daemon.harness import Installation

@@ -13,7 +13,7 @@ from daemon.accounts.quota_store import quotas_in_force
 from daemon.queue.outcomes import Succeeded
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.polls.durations import Durations
-from daemon.worker.polls.rule import PollRule
+from daemon.worker.polls.rhythm import PollRule
 from limiter import Grant, Later
 from tests.daemon.harness import Installation
 from tests.daemon.queue.golden.accounts import (

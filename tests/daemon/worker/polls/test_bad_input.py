@@ -10,7 +10,7 @@ import structlog
 from redis.asyncio import Redis
 
 from daemon.queue.outcomes import Failed, Succeeded
-from daemon.worker.polls.rule import FEWEST, LONGEST_WAIT_S, Seen
+from daemon.worker.polls.rhythm import FEWEST, LONGEST_WAIT_S, Seen
 from providers.base import Pending, Submitted
 from tests.daemon.worker.polls.test_durations import Fleet, is_as_if_unknown, job, rule_of
 from tests.daemon.worker.test_executor import Bench, generated, with_old_task

@@ -17,7 +17,7 @@ from daemon.accounts.routes import Route
 from daemon.queue.outcomes import Cancelled, Failed, Succeeded, Unknown
 from daemon.telemetry.metrics import Metrics
 from daemon.worker.polls.durations import FRESH_S, Durations
-from daemon.worker.polls.rule import FEWEST, KEPT, PollRule, Seen
+from daemon.worker.polls.rhythm import FEWEST, KEPT, PollRule, Seen
 from pixmill.contract import Job
 from pixmill.records.keys import Keys
 from providers.base import Pending, Submitted

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.worker.polls.rule import (
+from daemon.worker.polls.rhythm import (
     EARLY_MOST,
     EASY,
     FEWEST,
