@@ -72,7 +72,7 @@ class Estimator:
         active = await self._client.zcard(self._keys.active)
         ahead = ahead_of(waiting, ours, active)
         first = [_first_slot(each) if ours else (0.0, each.bound) for each in serving]
-        # Of several accounts, those with a known slot make the calls, and the one that is ready first is the bound.
+        # Those of several accounts with a known slot make the calls, and the one that is ready first is the bound.
         known = [
             (each, first_s) for each, (first_s, _) in zip(serving, first, strict=True) if first_s is not None
         ]

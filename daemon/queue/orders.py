@@ -116,5 +116,5 @@ class Orders:
 
 
 def target_of(view: View) -> tuple[Target, str]:
-    """What an order about a record names."""
+    """The record that an order is about."""
     return ("group", view.gid) if isinstance(view, GroupView) else ("item", str(view.uid))

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export import (
 from opentelemetry.trace import Status
 
 ADDRESSES = ("url.full", "http.url")
-# What a caller may choose: the path and the query of a request, and a method that HTTP does not know.
+# A caller may choose the path and the query of a request, and a method that HTTP does not know.
 CHOSEN = ("url.path", "url.query", "http.target", "http.request.method_original")
 HEADERS = ("http.request.header.", "http.response.header.")
 
@@ -33,7 +33,7 @@ HEADERS = ("http.request.header.", "http.response.header.")
 def send_spans(exporter: str) -> None:
     """Record every span of this process, and send it: by `otlp` over HTTP, or to the `console` (stdout).
 
-    The SDK reads the rest of OTEL_* itself. What is recorded is sent in a thread, and at the end of the process.
+    The SDK reads the rest of OTEL_* itself. A thread sends the spans, and the end of the process sends the rest.
     """
     target = ConsoleSpanExporter() if exporter == "console" else OTLPSpanExporter()
     provider = TracerProvider(resource=_resource())

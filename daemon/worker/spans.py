@@ -47,7 +47,7 @@ def _nothing(step: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Corout
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """What is put around the steps of a run. By default nothing is.
+    """The spans around the steps of a run. By default there are none.
 
     `process`: around the whole run, with `run` as its first argument. `permit`: around the wait for the right to call
     (run); its span begins with the request for it. `generate`: around the call and the polls of its task (run).

@@ -91,7 +91,7 @@ class Listener(_Wakes):
     async def take(self, at_once: Callable[[Burst], bool] | None = None) -> list[Event]:
         """All events that wait, once there is one, or something was lost, or the gateway stops.
 
-        While none waits, `at_once` gets what comes, without a turn of this task. What it returns False for, waits.
+        While none waits, `at_once` gets what comes, without a turn of this task. A burst waits if it returns False.
         """
         self._at_once = at_once
         try:

@@ -142,7 +142,7 @@ class EventStream:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _written(self, burst: Burst) -> bool:
-        """Whether the frames were sent at once. What the last page has as well, and what may be the end, are not."""
+        """Whether the frames were sent at once; events of the last page, and one that may be the end, are not."""
         is_end = self._ends is not None and not self._ends.kinds.isdisjoint(burst.kinds)
         if (
             is_end
