@@ -22,6 +22,7 @@ class Proxy:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self.cuts = 0
+        self.answering = asyncio.Event()  # a byte of an answer has gone to a client
 
     @property
     def url(self) -> str:
@@ -63,10 +64,13 @@ class Proxy:
         async def read(most: int) -> bytes:
             try:
                 async with asyncio.timeout(self._silence_s):
-                    return await there.read(most)
+                    piece = await there.read(most)
             except TimeoutError:
                 self.cuts += 1
                 return b""
+            if piece:
+                self.answering.set()
+            return piece
 
         return read
 
