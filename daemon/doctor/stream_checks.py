@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from daemon.doctor.checks import ADMIN_CLI, Check, Finding, fail, ok, warn
+from daemon.queue.jobs_stream import look_at_jobs
 from pixmill.records.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 
 
@@ -18,40 +19,28 @@ def stream_checks(client: Redis, keys: Keys, routes: Collection[str]) -> dict[st
     """Whether the jobs stream lost entries, and which groups read it and the queues of `routes`."""
     ours = {keys.stream(route, queue): WORKERS_GROUP for route in routes for queue in (*LANES, CACHED)}
     return {
-        "jobs": partial(_jobs, client, keys.jobs),
+        "jobs": partial(_jobs, client, keys),
         "groups": partial(_groups, client, {keys.jobs: INTAKE_GROUP, **ours}),
     }
 
 
-async def _jobs(client: Redis, jobs: str) -> Finding:
-    """Whether entries vanished that no worker had read, as when a producer trims the stream.
-
-    A reader deletes every entry that it has finished, so the entries that are there are pending or unread. Both
-    replies belong to one moment, or a job that arrives between them would look lost.
-    """
-    async with client.pipeline(transaction=True) as pipe:
-        pipe.xinfo_stream(jobs)
-        pipe.xinfo_groups(jobs)
-        stream, groups = await pipe.execute(raise_on_error=False)
-    if isinstance(stream, ResponseError) and "no such key" in str(stream).lower():
-        return ok(f"{jobs} does not exist yet: nothing was ever sent here.")
-    for reply in (stream, groups):
-        if isinstance(reply, Exception):
-            raise reply
-    waiting = stream["length"]
-    group = next((each for each in groups if each["name"] in (INTAKE_GROUP, INTAKE_GROUP.encode())), None)
-    if group is None:
-        return warn(f"No worker has read {jobs} yet; waiting: {waiting}. Start one.")
-    if group.get("entries-read") is None or "entries-added" not in stream:
-        return ok(f"{jobs} waiting: {waiting}; this server does not count lost entries.")
-    lost = stream["entries-added"] - group["entries-read"] + group["pending"] - waiting
-    if lost > 0:
-        sentence = f"Entries of {jobs} that vanished before they were accepted: {lost}"
+async def _jobs(client: Redis, keys: Keys) -> Finding:
+    """Whether entries vanished that no worker had read, as when a producer trims the stream."""
+    jobs = await look_at_jobs(client, keys)
+    if jobs is None:
+        return ok(f"{keys.jobs} does not exist yet: nothing was ever sent here.")
+    if not jobs.is_read:
+        return warn(f"No worker has read {keys.jobs} yet; waiting: {jobs.length}. Start one.")
+    if jobs.lost is None:
+        return ok(f"{keys.jobs} waiting: {jobs.length}; this server does not count lost entries.")
+    if jobs.lost > 0:
         return fail(
-            f"{sentence}. Send without MAXLEN and MINID, and never XTRIM or XDEL it. This shows who does: "
-            f"`{ADMIN_CLI} MONITOR | grep '\"{jobs}\"' | grep -iE 'maxlen|minid|xtrim'`."
+            f"Entries of {keys.jobs} that vanished before they were accepted: {jobs.lost}. Send without MAXLEN and "
+            f"MINID, and never XTRIM or XDEL it. This shows who does: `{ADMIN_CLI} MONITOR | grep '\"{keys.jobs}\"' | "
+            "grep -iE 'maxlen|minid|xtrim'`. Once the producers have sent them again, forget this loss: "
+            f"`{ADMIN_CLI} HINCRBY {keys.installation} entries_ended {jobs.lost}`."
         )
-    return ok(f"{jobs} has lost nothing; waiting: {waiting}.")
+    return ok(f"{keys.jobs} has lost nothing; waiting: {jobs.length}.")
 
 
 async def _groups(client: Redis, ours: dict[str, str]) -> Finding:

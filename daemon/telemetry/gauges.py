@@ -17,10 +17,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from daemon.broker.loops import run_forever
+from daemon.queue.jobs_stream import JobsStream, look_at_jobs
 from daemon.telemetry.metrics import Metrics
 from limiter import Limiter, QuotaState
 from limiter.quota.quota import Quota
-from pixmill.records.keys import INTAKE_GROUP, LANES, Keys
+from pixmill.records.keys import LANES, Keys
 
 WAITING_STATES = ("queued", "throttled", "retry_wait")
 STATES = (*WAITING_STATES, "running", "held")
@@ -30,6 +31,8 @@ FRESH_S = 1.0  # how long a reading serves further calls
 STALE_S = 15.0  # how long the last reading is shown when Redis no longer answers
 TIMEOUT_S = 2.0  # a scrape must not wait for a Redis that hangs
 KEEPS_EVERY_S = 30.0  # whether Redis keeps what is written changes by a person's hand alone
+
+NO_JOBS = JobsStream(length=0, pending=0, lag=0, lost=0, is_read=False)  # nothing was ever sent
 
 _MANY = 10**9  # items; enough for the steady pace of any limit, whose counts have nine digits at most
 
@@ -44,6 +47,9 @@ _HELP_AND_LABELS: Mapping[str, tuple[str, ...]] = {
     "dead_letters_kept": ("Dead letters that are kept; past about 100,000 the oldest go.",),
     "redis_aof_enabled": ("1 while Redis keeps an append-only file, 0 while it does not; absent: unknown.",),
     "stream_lag": ("Stream entries not read yet; absent: unknown.",),
+    "jobs_lost": (
+        "Jobs that vanished from their stream before they were accepted, since it exists; absent: unknown.",
+    ),
     "stream_pending": ("Stream entries read and not yet accepted.",),
     "quota_capacity": ("The most that a limit allows at once.", "quota", "unit"),
     "quota_available": ("The amount that it would grant now.", "quota", "unit"),
@@ -131,9 +137,8 @@ class RedisGauges(Collector):
         pipe = self._client.pipeline(transaction=False)
         pipe.hgetall(keys.depth)
         pipe.zcard(keys.active)
-        pipe.exists(keys.jobs)
         pipe.xlen(keys.dead)
-        depth_fields, active, has_stream, dead = await pipe.execute()
+        depth_fields, active, dead = await pipe.execute()
         depth = self._depth(depth_fields)
         waits = await oldest_waits(self._client, keys, self._routes)
         return [
@@ -142,7 +147,7 @@ class RedisGauges(Collector):
             _gauge("backlog_seconds", self._backlog(depth)),
             _gauge("batches_active", {(): active}),
             _gauge("dead_letters_kept", {(): dead}),
-            *await self._stream(bool(has_stream)),
+            *await self._stream(),
         ]
 
     async def _keeping(self) -> Sequence[GaugeMetricFamily]:
@@ -164,15 +169,10 @@ class RedisGauges(Collector):
         }
         return {**depth, **{tuple(field.decode().split("|")): int(count) for field, count in fields.items()}}
 
-    async def _stream(self, exists: bool) -> list[GaugeMetricFamily]:
-        groups: list[dict[str, Any]] = await self._client.xinfo_groups(self._keys.jobs) if exists else []
-        group = next((group for group in groups if group["name"] == INTAKE_GROUP.encode()), None)
-        pending = 0 if group is None else group["pending"]
-        lag = 0 if not exists else None if group is None else group.get("lag")  # Redis 6.2 has none
-        return [
-            _gauge("stream_lag", {} if lag is None else {(): lag}),
-            _gauge("stream_pending", {(): pending}),
-        ]
+    async def _stream(self) -> list[GaugeMetricFamily]:
+        jobs = await look_at_jobs(self._client, self._keys) or NO_JOBS
+        known = {"stream_lag": jobs.lag, "stream_pending": jobs.pending, "jobs_lost": jobs.lost}
+        return [_gauge(name, {} if value is None else {(): value}) for name, value in known.items()]
 
     def _backlog(self, depth: Mapping[tuple[str, ...], int]) -> dict[tuple[str, ...], float]:
         backlog: dict[tuple[str, ...], float] = {}

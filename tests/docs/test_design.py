@@ -34,7 +34,7 @@ MOST_FILES = 40
 BACKGROUND = re.compile(
     r"packages/pixmill/pixmill/broker/connect\.py"
     r"|daemon/(maintenance/|callbacks/|replica\.py|broker/parts\.py|telemetry/(health|gauges)\.py"
-    r"|queue/(outbox|pauses)\.py|worker/(cache|spares)\.py|accounts/(quota_|call_times))"
+    r"|queue/(jobs_stream|outbox|pauses)\.py|worker/(cache|spares)\.py|accounts/(quota_|call_times))"
     r"|limiter/(quota/|plan\.py|scripts/states\.py|lag\.py)|providers/(http/(asgi|connections|parts)|simulator/)"
 )
 

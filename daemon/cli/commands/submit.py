@@ -13,7 +13,7 @@ from daemon.cli.ending import ready
 from daemon.cli.errors import USAGE, CommandError
 from daemon.cli.session import Session, command
 from pixmill.broker.files import is_file
-from pixmill.client.client import new_id
+from pixmill.ids import new_id
 
 
 @command

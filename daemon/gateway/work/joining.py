@@ -16,7 +16,7 @@ from daemon.gateway.callers.access import Caller
 from daemon.gateway.gateway import Gateway
 from daemon.gateway.requests.identity import HEADER, id_of_key, idempotency_key
 from daemon.queue.steps import Steps
-from pixmill.client.client import new_id
+from pixmill.ids import new_id
 
 SAME_BODY_S = 60.0
 ORDER_KEPT_MS = 60_000

@@ -40,6 +40,20 @@ async def test_entries_that_a_producer_trimmed_away_are_counted(redis: Redis) ->
     assert finding.state is State.FAIL
     assert "accepted: 3." in finding.says
     assert "MAXLEN" in finding.says
+    await installation.take_all()
+    assert "accepted: 3." in (await found(redis, "jobs")).says, "later jobs hide no loss"
+
+
+async def test_a_loss_is_forgotten_by_the_command_that_is_shown(redis: Redis) -> None:
+    installation = Installation(redis)
+    await installation.submit({"id": "first", "prompt": "x"})
+    await installation.add({"id": "lost", "prompt": "x"})
+    await redis.xtrim(JOBS, maxlen=0, approximate=False)
+    says = (await found(redis, "jobs")).says
+    command = says.rsplit("`", 2)[1].split()
+    assert command[:3] == ["redis-cli", "-u", '"$REDIS_URL"']
+    await redis.execute_command(*command[3:])
+    assert (await found(redis, "jobs")).state is State.OK
 
 
 async def test_pending_entries_are_not_lost_and_hide_no_loss(redis: Redis) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -50,6 +49,7 @@ CONTRACT = {
     "queue_oldest_seconds": {"route"},
     "stream_lag": set(),
     "stream_pending": set(),
+    "jobs_lost": set(),
     "quota_capacity": {"quota", "unit"},
     "quota_available": {"quota", "unit"},
     "quota_in_flight": {"quota"},
@@ -233,20 +233,12 @@ async def test_a_lag_that_redis_does_not_know_is_not_exported(fleet: Fleet, redi
     assert fleet.shown("stream_pending") == 1
 
 
-async def test_a_redis_that_knows_no_lag_exports_none_and_all_the_rest(
-    fleet: Fleet, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_jobs_that_were_trimmed_unread_are_exported_as_lost(fleet: Fleet, redis: Redis) -> None:
     await redis.xgroup_create("pixmill:jobs", INTAKE_GROUP, "0", mkstream=True)
-    real = fleet.gauges._client.xinfo_groups
-
-    async def of_6_2(name: str) -> list[dict[str, Any]]:
-        known = {"name", "consumers", "pending", "last-delivered-id"}
-        return [{key: value for key, value in group.items() if key in known} for group in await real(name)]
-
-    monkeypatch.setattr(fleet.gauges._client, "xinfo_groups", of_6_2)
-    assert await fleet.value("batches_active") == 0
-    assert fleet.shown("stream_lag") is None
-    assert fleet.shown("stream_pending") == 0
+    assert await fleet.value("jobs_lost") == 0
+    await redis.xadd("pixmill:jobs", {"data": "x"})
+    await redis.xtrim("pixmill:jobs", maxlen=0, approximate=False)
+    assert await fleet.value("jobs_lost") == 1
 
 
 async def test_the_file_that_redis_keeps_is_looked_for_every_half_minute(fleet: Fleet, redis: Redis) -> None:

@@ -14,6 +14,7 @@
 -- @include base
 -- @include states
 -- @include journal
+-- @include entries
 
 -- Take an item out of its group's counts because it is not new work. This happens once, even if an interrupted part is
 -- read twice.
@@ -123,9 +124,6 @@ if closing then
   strike(closing.gid .. '/' .. closing.part)
   if closing.entry ~= '' then done[#done + 1] = closing.entry end
 end
-if #done > 0 then
-  redis.call('XACK', JOBS, 'intake', unpack(done))
-  redis.call('XDEL', JOBS, unpack(done))
-end
+if #done > 0 then end_entries(unpack(done)) end
 conclude()
 return results

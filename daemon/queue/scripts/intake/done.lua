@@ -4,5 +4,5 @@
 -- Returns  1 when it was there
 -- One step, because an entry that is acknowledged and not deleted would stay in the stream for ever.
 -- @include base
-redis.call('XACK', JOBS, 'intake', ARGS.entry)
-return redis.call('XDEL', JOBS, ARGS.entry)
+-- @include entries
+return end_entries(ARGS.entry)

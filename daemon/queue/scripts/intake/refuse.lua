@@ -7,14 +7,14 @@
 -- One step, so an entry leaves exactly one dead letter, even if two replicas read it.
 -- @include base
 -- @include events
+-- @include entries
 
 if #redis.call('XRANGE', JOBS, ARGS.entry, ARGS.entry) == 0 then
-  redis.call('XACK', JOBS, 'intake', ARGS.entry)
+  end_entries(ARGS.entry)
   return 0
 end
 if ARGS.reason then bury(ARGS.reason, ARGS.error, 0, ARGS.head, { unpack(ARGV, 2) }) end
 emit(ARGS.event, ARGS, ARGS.extra)
 -- This comes last: Redis does not roll back a failed script, so until here the entry can still be read again.
-redis.call('XACK', JOBS, 'intake', ARGS.entry)
-redis.call('XDEL', JOBS, ARGS.entry)
+end_entries(ARGS.entry)
 return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import secrets
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -15,6 +14,7 @@ from pixmill.api.items import batch_items, head_of
 from pixmill.api.patience import patiently
 from pixmill.api.tasks import MOST_AT_ONCE, GenerationResult, GenerationTask, batch_name, run_tasks
 from pixmill.errors import NotFoundError, NotRunningError, PixmillError, RejectedError, naming
+from pixmill.ids import new_id
 from pixmill.results import Event, OnProgress, Result, Status
 
 if TYPE_CHECKING:
@@ -389,8 +389,3 @@ def _transport(where: str, key: str | None, tenant: str | None, prefix: str) -> 
     from pixmill.transports.over_redis import RedisTransport
 
     return RedisTransport(where, prefix, tenant or "default")
-
-
-def new_id(kind: str) -> str:
-    """A new unique id."""
-    return f"{kind}-{secrets.token_hex(6)}"

@@ -6,7 +6,6 @@ a worker, `NotRunningError` without a Redis to talk to, redis-py's own for a los
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from pixmill.client.sending import Acceptance, Sender, Sent
 from pixmill.client.watching import Start, StreamEvent, Watcher
 from pixmill.contract import Batch, Job
 from pixmill.errors import NotRunningError
+from pixmill.ids import new_id
 from pixmill.records.keys import Keys
 from pixmill.records.records import GroupView, ItemView, Records, View
 from pixmill.results import Result
@@ -153,8 +153,3 @@ def running_url(data_dir: Path = DATA_DIR) -> str:
             "or name a Redis with --redis-url, PIXMILL_REDIS__URL or `[redis] url` in pixmill.toml."
         )
     return url
-
-
-def new_id(kind: str) -> str:
-    """A new unique id."""
-    return f"{kind}-{secrets.token_hex(6)}"

@@ -68,7 +68,7 @@ class Keys:
         self.asides = f"{prefix}:asides"  # the lists of `aside` that may have items, each as `route|account`
         self.call_s = f"{prefix}:call_s"
         self.paused = f"{prefix}:paused"
-        self.installation = f"{prefix}:installation"  # schema, retention, routes and quotas
+        self.installation = f"{prefix}:installation"  # schema, retention, routes and quotas, ended entries
         self.callbacks = f"{prefix}:callbacks"  # exists once any job has had a callback
         self.outbox = f"{prefix}:outbox"
         self.seal = f"{prefix}:seal"  # signs the sessions and links of gateways, with the hash of a key
