@@ -34,11 +34,12 @@ async def _jobs(client: Redis, keys: Keys) -> Finding:
     if jobs.lost is None:
         return ok(f"{keys.jobs} waiting: {jobs.length}; this server does not count lost entries.")
     if jobs.lost > 0:
+        ours = f"""-e '"{keys.jobs}"' -e '"{keys.prefix}:q:'"""
         return fail(
             f"Entries of {keys.jobs} that vanished before they were accepted: {jobs.lost}. Send without MAXLEN and "
-            f"MINID, and never XTRIM or XDEL it. This shows who does: `{ADMIN_CLI} MONITOR | grep '\"{keys.jobs}\"' | "
-            "grep -iE 'maxlen|minid|xtrim'`. Once the producers have sent them again, forget this loss: "
-            f"`{ADMIN_CLI} HINCRBY {keys.installation} entries_ended {jobs.lost}`."
+            "MINID, and never XTRIM or XDEL it. This shows who does: "
+            f"`{ADMIN_CLI} MONITOR | grep -F {ours} | grep -iE 'maxlen|minid|xtrim'`. Once the producers have sent "
+            f"them again, forget this loss: `{ADMIN_CLI} HINCRBY {keys.installation} entries_ended {jobs.lost}`."
         )
     return ok(f"{keys.jobs} has lost nothing; waiting: {jobs.length}.")
 

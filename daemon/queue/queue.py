@@ -188,7 +188,7 @@ class Queue:
 
     async def done(self, entry: str) -> None:
         """Remove the intake entry of an order that has been carried out."""
-        await self._call("done", entry=entry)
+        await self._call("end_order", entry=entry)
 
     # Running
 

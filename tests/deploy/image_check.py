@@ -30,20 +30,21 @@ CERTIFICATES: Final = Path(
 )  # of this machine, which may have a company's CA
 PACKAGES: Final = ("usr-is-merged", "python3", "ca-certificates", "passwd", "tzdata")
 TOOLS: Final = ("python3-venv", "binutils")
-# Nothing here converts between old encodings, or reads manuals, those of Python included.
+# Nothing here converts between old encodings, or reads manuals, those of Python included. Python's own installation
+# compiles its manuals, so these go afterwards.
 WITHOUT: Final = (
     "share/man",
     "share/locale",
     "share/doc",
     "share/info",
     "lib/*/gconv",
-    "lib/python3*/pydoc_data",
 )
+LATER: Final = 'rm -r "$1"/usr/lib/python3*/pydoc_data'
 
 
 def _named(name: str, packages: Sequence[str]) -> str:
     """The name of a base, which changes with what is in it, so that no older one is taken for it."""
-    content = hashlib.sha256(json.dumps([packages, WITHOUT]).encode()).hexdigest()
+    content = hashlib.sha256(json.dumps([packages, WITHOUT, LATER]).encode()).hexdigest()
     return f"{name}-{content[:12]}"
 
 
@@ -135,11 +136,14 @@ def debian(name: str, packages: Sequence[str]) -> Path:
         "--variant=essential",
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         *excluded,
+        f"--customize-hook={LATER}",
     ]
     recommends = '--aptopt=APT::Install-Recommends "false"'
     try:
         _run(["mmdebstrap", *options, recommends, f"--include={','.join(packages)}", release, str(new)])
     except subprocess.CalledProcessError as error:
+        if "Unpacking" in error.stderr:  # the machine lets it work, so the list of packages is wrong
+            raise
         raise SkipError(f"mmdebstrap makes no base here ({_last_line(error)}).") from error
     return new.rename(made)
 

@@ -120,7 +120,7 @@ def trim(stage: Stage) -> None:
     stage.pixmill("pause", "--route", "default")
     wait_until(lambda: all(map(_has_paused, stage.replicas)), BACK_S, stage.logs)
     for number in range(TRAYS):
-        stage.send(f"tray-{number}", "a tray")
+        _send_tray(stage, f"tray-{number}")
         stage.until(f"tray-{number}", "queued")
     stage.redis.xtrim("pixmill:q:default:normal", maxlen=0, approximate=False)
     with stage.redis.pipeline(transaction=True) as pipe:
@@ -136,9 +136,15 @@ def _has_paused(replica: Command) -> bool:
 
 
 def send_again(stage: Stage) -> None:
-    """The producer sends all its jobs of that time again under their ids."""
+    """The producer sends all its jobs of that time again under their ids, and `doctor` forgets the loss."""
     for name in _trays():
-        stage.send(name, "a tray")
+        _send_tray(stage, name)
+    stage.until("tray-lost", "succeeded")
+    stage.redis.hincrby("pixmill:installation", "entries_ended", 1)
+
+
+def _send_tray(stage: Stage, name: str) -> None:
+    stage.send(name, "a tray", output={})
 
 
 def _trays() -> list[str]:
@@ -177,10 +183,13 @@ STATES = {
     ),
     "trimmed": State(
         "PixmillEntriesLost",
-        "The shop trims pixmill:jobs and pixmill:q:* once a day. It sent the jobs tray-0 to tray-7 and tray-lost, each "
-        'with the prompt "a tray"; you may send them in its name.',
+        "The shop trimmed pixmill:jobs and pixmill:q:* and has stopped that now. It sent the jobs tray-0 to tray-7 and "
+        'tray-lost, each with the prompt "a tray" alone; you may send them in its name.',
         trim,
         send_again,
-        lambda stage: all(stage.record(name).get("state") == "succeeded" for name in _trays()),
+        lambda stage: (
+            all(stage.record(name).get("state") == "succeeded" for name in _trays())
+            and "pixmill:jobs has lost nothing" in stage.pixmill("doctor", may_fail=True)
+        ),
     ),
 }
