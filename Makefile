@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up secrets test test-redis7 test-sdks test-page fuzz check format deploy-check fleet-check \
         image-check chaos bench bench-throughput \
-        bench-limiter bench-places bench-polling bench-http bench-page bench-demo bench-stalls bench-today today-plot \
+        bench-limiter bench-places bench-polling bench-http bench-mirror bench-page bench-demo bench-stalls bench-today today-plot \
         page-pictures clean
 help:  ## this list
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -101,6 +101,9 @@ bench-polling: setup  ## 5,000 tasks in flight on one replica: CPU, memory, poll
 
 bench-http: setup  ## the HTTP gateway: latency, rates, listeners, archive, previews; fills in docs/http.md (6 minutes)
 	$(BIN)/python -m benchmarks --only http
+
+bench-mirror: setup  ## pixmill mirror at 2,000 items a second, killed, and without PostgreSQL for a minute (5 minutes; needs postgresql)
+	$(BIN)/python -m benchmarks.mirror $(MIRROR)
 
 bench-page: setup  ## the page in a browser: first paint, long tasks, an event to its tile, 2,000 events in a minute (3 minutes)
 	$(BIN)/python -m benchmarks.page

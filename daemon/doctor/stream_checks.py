@@ -14,6 +14,8 @@ from daemon.doctor.checks import ADMIN_CLI, Check, Finding, fail, ok, warn
 from daemon.queue.jobs_stream import look_at_jobs
 from pixmill.records.keys import CACHED, INTAKE_GROUP, LANES, WORKERS_GROUP, Keys
 
+DELETES = '"(xtrim|xdel|del|unlink)"|"(maxlen|minid)"'
+
 
 def stream_checks(client: Redis, keys: Keys, routes: Collection[str]) -> dict[str, Check]:
     """Whether the jobs stream lost entries, and which groups read it and the queues of `routes`."""
@@ -29,18 +31,19 @@ async def _jobs(client: Redis, keys: Keys) -> Finding:
     jobs = await look_at_jobs(client, keys)
     if jobs is None:
         return ok(f"{keys.jobs} does not exist yet: nothing was ever sent here.")
+    if jobs.lost:
+        ours = f"""-e '"{keys.jobs}"' -e '"{keys.prefix}:q:'"""
+        forget = f"{ADMIN_CLI} HINCRBY {shlex.quote(keys.installation)} entries_ended {jobs.lost}"
+        return fail(
+            f"Entries of {keys.jobs} that vanished before they were accepted: {jobs.lost}. Send without MAXLEN and "
+            "MINID, and never trim or delete it. This shows who does: "
+            f"`{ADMIN_CLI} MONITOR | grep --line-buffered -F {ours} | grep -iE '{DELETES}' | grep -v ' lua]'`. "
+            f"Once the producers have sent them again, forget this loss: `{forget}`."
+        )
     if not jobs.is_read:
         return warn(f"No worker has read {keys.jobs} yet; waiting: {jobs.length}. Start one.")
     if jobs.lost is None:
-        return ok(f"{keys.jobs} waiting: {jobs.length}; this server does not count lost entries.")
-    if jobs.lost > 0:
-        ours = f"""-e '"{keys.jobs}"' -e '"{keys.prefix}:q:'"""
-        return fail(
-            f"Entries of {keys.jobs} that vanished before they were accepted: {jobs.lost}. Send without MAXLEN and "
-            "MINID, and never XTRIM or XDEL it. This shows who does: "
-            f"`{ADMIN_CLI} MONITOR | grep -F {ours} | grep -iE 'maxlen|minid|xtrim'`. Once the producers have sent "
-            f"them again, forget this loss: `{ADMIN_CLI} HINCRBY {keys.installation} entries_ended {jobs.lost}`."
-        )
+        return ok(f"{keys.jobs} waiting: {jobs.length}; nobody has counted lost entries here.")
     return ok(f"{keys.jobs} has lost nothing; waiting: {jobs.length}.")
 
 

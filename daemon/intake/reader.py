@@ -197,7 +197,7 @@ class Intake:
                 await self._take_batch(entry, payload, cloud_event(fields))
             case Cancel() | RetryRequest():
                 await carry_out(payload, self._orders)
-                await self._queue.done(entry)
+                await self._queue.end_order(entry)
 
     async def _take_job(self, entry: str, job: Job, origin: Mapping[str, str]) -> None:
         verdict = await self._acceptor.job(job, origin, entry)

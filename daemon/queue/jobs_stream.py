@@ -14,10 +14,10 @@ from pixmill.records.keys import INTAKE_GROUP, Keys
 
 @dataclass(frozen=True)
 class JobsStream:
-    """Entries of the stream at one moment. `lag`, `lost`: None if Redis does not know; 6.2 never does.
+    """Entries of the stream at one moment. `lag`, `lost`: None if nobody knows them; Redis 6.2 never does.
 
-    `lost` vanished before they were accepted, since the stream exists: a producer trimmed it, or somebody deleted
-    from it. A lost entry cannot be told by its id.
+    `lost` vanished before they were accepted: a producer trimmed the stream, or somebody deleted from it. They are
+    counted since the first replica ran (install.lua), and until the loss is forgotten. Nobody knows their ids.
     """
 
     length: int
@@ -27,20 +27,23 @@ class JobsStream:
     is_read: bool
 
     @classmethod
-    def of(cls, stream: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], ended: int) -> JobsStream:
+    def of(
+        cls, stream: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], ended: int | None
+    ) -> JobsStream:
         """From the replies of XINFO STREAM and XINFO GROUPS, and the count of ended entries."""
         names = (INTAKE_GROUP, INTAKE_GROUP.encode())
         group = next((each for each in groups if each["name"] in names), None)
         pending = 0 if group is None else group["pending"]
-        added = stream.get("entries-added")
-        # A pending entry may be gone already: its job is accepted all the same. A negative number is that of a stream
-        # that was deleted as a whole, whose entries Redis forgets.
-        lost = None if added is None else added - ended - max(stream["length"], pending)
+        added: Any = stream.get("entries-added")
+        # A pending entry may be gone already: its reader accepts its job all the same. A stream that was deleted as a
+        # whole begins anew, and less than nothing is lost until a replica begins the count anew too.
+        is_known = added is not None and ended is not None
+        lost = added - (ended or 0) - max(stream["length"], pending) if is_known else -1
         return cls(
             length=stream["length"],
             pending=pending,
             lag=None if group is None else group.get("lag"),
-            lost=None if lost is None or lost < 0 else lost,
+            lost=None if lost < 0 else lost,
             is_read=group is not None,
         )
 
@@ -57,4 +60,4 @@ async def look_at_jobs(client: Redis, keys: Keys) -> JobsStream | None:
     for reply in (stream, groups, ended):
         if isinstance(reply, Exception):
             raise reply
-    return JobsStream.of(stream, groups, int(ended or 0))
+    return JobsStream.of(stream, groups, None if ended is None else int(ended))

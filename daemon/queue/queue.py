@@ -186,7 +186,7 @@ class Queue:
         given = {"entry": entry, "event": event, "head": head, "batch": batch, "extra": extra}
         return bool(await self._call("refuse", *flat, **given, reason=reason, error=error))
 
-    async def done(self, entry: str) -> None:
+    async def end_order(self, entry: str) -> None:
         """Remove the intake entry of an order that has been carried out."""
         await self._call("end_order", entry=entry)
 

@@ -132,7 +132,6 @@ def debian(name: str, packages: Sequence[str]) -> Path:
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
     excluded = [f"--dpkgopt=path-exclude=/usr/{each}/*" for each in WITHOUT]
     options = [
-        "--quiet",
         "--variant=essential",
         "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
         *excluded,
