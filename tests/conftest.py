@@ -80,9 +80,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("redis_server", SERVERS, indirect=True, scope="session")
 
 
-# A process in the background ignores Ctrl-C, and so would each command that it starts.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A process in the background ignores Ctrl-C, one under `nohup` the end of its terminal, and so would each command that it
+# starts.
+for number, usual in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}.items():
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # No deadline: the machine may be busy, and the first example in a fresh clone builds tables.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])

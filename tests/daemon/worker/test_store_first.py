@@ -215,7 +215,8 @@ async def test_a_task_is_kept_while_redis_takes_no_writes(
         return any("/single/a." in key for key in await _keys(replica))
 
     await eventually(stored, 30)
-    assert (await installation.record("default//a"))["state"] == "running"
+    if how != "no memory":  # there a settle goes through: it begins with a command that needs no memory
+        assert (await installation.record("default//a"))["state"] == "running"
     if how == "silence":
         await admin.execute_command("CLIENT", "UNPAUSE")
     else:
