@@ -80,8 +80,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("redis_server", SERVERS, indirect=True, scope="session")
 
 
-# A process in the background ignores Ctrl-C, one under `nohup` the end of its terminal, and so would each command that it
-# starts.
+# A process in the background ignores Ctrl-C, and one under `nohup` a hangup: so would each command that it starts.
 for number, usual in {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}.items():
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, usual)
