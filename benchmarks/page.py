@@ -37,6 +37,7 @@ SINGLE_GAP_S = 0.2
 FIRST_PAINT_MS, TASK_MS, LATE_MS = 1000.0, 100.0, 100.0
 FRAMES = 20  # in each second
 ENDS_S = 120.0
+WINDOW_S = 4.0  # in which a new window loads the browser's own pages, beside which ours would seem slow
 LAST_S = 15.0  # until a tile counts as one that never changes
 # Long tasks are those above 50 ms; the page is asked for them at the end. A tile is noted when its class changes.
 OBSERVE = """
@@ -193,6 +194,7 @@ async def visiting(browser: Browser, site: Site, batch: str) -> AsyncIterator[Vi
     try:
         visit = Visit(site.url, context, await context.new_page())
         await visit.page.add_init_script(OBSERVE)
+        await asyncio.sleep(WINDOW_S)
         await visit.open(batch=batch)
         yield visit
         visit.check()

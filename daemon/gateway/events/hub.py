@@ -14,7 +14,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from daemon.broker.loops import run_forever
+from daemon.broker.loops import run_forever, wait_for_event
 from daemon.gateway.answering.problems import Problem
 from daemon.gateway.events.frames import Burst, Event, Position, Topic, event_of, position_of, text_of
 from daemon.gateway.events.listener import Changes, Listener, Subscriber
@@ -31,6 +31,9 @@ S = TypeVar("S", bound=Subscriber)
 # Events a read: fewer than a listener's queue holds, since listeners send between two reads.
 PAGE = 100
 BLOCK_MS = 5000
+UNHEARD_S = (
+    0.1  # between two reads while nobody listens; each read wakes this process, and one event is soon there
+)
 LONGEST_PAUSE_S = 0.5  # between two tries while Redis is away
 # At once, by all listeners: each needs a connection, and a page is held in memory.
 READS = 16
@@ -56,6 +59,7 @@ class EventHub:
         self._reader: asyncio.Task[None] | None = None
         self.stopping = False
         self._empty = asyncio.Event()
+        self._heard = asyncio.Event()  # somebody listens
 
     async def start(self) -> None:
         """Begin to read from the stream's present end; while Redis is away, `trouble` has the reason."""
@@ -120,6 +124,7 @@ class EventHub:
     @contextmanager
     def _subscribed(self, subscriber: S) -> Iterator[S]:
         self._subscribers.setdefault(subscriber.topic, set()).add(subscriber)
+        self._heard.set()
         if self.stopping:
             subscriber.close()
         try:
@@ -129,6 +134,8 @@ class EventHub:
             others.discard(subscriber)
             if not others:
                 del self._subscribers[subscriber.topic]
+            if not self._subscribers:
+                self._heard.clear()
 
     def count_resync(self) -> None:
         """Count a listener that has lost events."""
@@ -166,6 +173,8 @@ class EventHub:
             for subscriber in self._subscribers[topic]:
                 subscriber.put(burst)
         await asyncio.sleep(0)  # so that listeners send before the next read fills their queues
+        if len(entries) < PAGE and not self._heard.is_set():
+            await wait_for_event(self._heard, UNHEARD_S)
 
     def _topics(self, event: Event) -> list[Topic]:
         """The topics with subscribers that an event concerns."""

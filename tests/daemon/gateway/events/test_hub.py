@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from daemon.gateway.answering.problems import Problem
+from daemon.gateway.events import hub as hubs
 from daemon.gateway.events import listener as listeners
 from daemon.gateway.events import replay
 from daemon.gateway.events.frames import END, START, Burst, Event, Topic, position_of
@@ -331,3 +332,27 @@ async def test_frames_that_end_end_the_answer() -> None:
         return asyncio.all_tasks() == {asyncio.current_task()}
 
     await eventually(alone)
+
+
+async def test_while_nobody_listens_events_wait_and_a_listener_ends_that_at_once(
+    hub: EventHub, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubs, "UNHEARD_S", 600.0)
+    await publish(redis, "b1", 0, 1)
+    await caught_up(hub, redis)
+    await publish(redis, "b1", 1, 1)
+    frames = live(hub)
+    assert (await anext(frames)).startswith(b"retry: ")
+    assert b'"number":1' in await asyncio.wait_for(anext(frames), SOON_S), "it was not read before"
+    await frames.aclose()
+
+
+async def test_a_full_page_is_read_on_though_nobody_listens(
+    hub: EventHub, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubs, "UNHEARD_S", 600.0)
+    async with redis.pipeline(transaction=True) as pipe:
+        for number in range(3 * hubs.PAGE + 1):
+            pipe.xadd(KEYS.events, {"type": "other", "data": str(number)})
+        await pipe.execute()
+    await caught_up(hub, redis)

@@ -28,7 +28,7 @@ import { tiles } from "./tiles.js";
 const SECOND_MS = 1000;
 const WINDOW = 1000; // tiles at most, until a person requests more
 // New tiles a frame, so that no frame takes long. The first ones come with the whole view, and what is seen is laid out.
-const [FIRST_STEP, STEP] = [20, 40];
+const [FIRST_STEP, STEP] = [20, 24];
 const TYPING_MS = 250; // until a filter goes to the address
 const AGAIN_S = 10; // until a picture that did not load is tried again
 
