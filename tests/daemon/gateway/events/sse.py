@@ -12,8 +12,11 @@ import httpx2
 import orjson
 from redis.asyncio import Redis
 
+from daemon.gateway.events.frames import position_of
+from daemon.gateway.events.hub import EventHub
 from daemon.queue.outcomes import Succeeded
 from daemon.queue.steps import Steps
+from pixmill.broker.streams import tail
 from pixmill.records.keys import Keys
 from tests.daemon.gateway.rig import Door
 from tests.daemon.harness import eventually
@@ -112,6 +115,15 @@ async def publish(
     named = {"event": "batch.progress", "tenant": tenant, "batch": batch, "head": head}
     for number in range(first, first + count):
         await steps("publish", f'"number":{number},"pad":"{"x" * pad}"', **named)
+
+
+async def caught_up(hub: EventHub, redis: Redis) -> None:
+    """Until the hub has given out every event; while nobody listens, it reads a little later."""
+
+    async def all_read() -> bool:
+        return hub.position == position_of(await tail(redis, KEYS.events))
+
+    await eventually(all_read)
 
 
 async def ids_of(redis: Redis, batch: str, tenant: str = "default") -> list[str]:

@@ -14,16 +14,15 @@ from daemon.gateway.answering.problems import Problem
 from daemon.gateway.events import hub as hubs
 from daemon.gateway.events import listener as listeners
 from daemon.gateway.events import replay
-from daemon.gateway.events.frames import END, START, Burst, Event, Topic, position_of
+from daemon.gateway.events.frames import END, START, Burst, Event, Topic
 from daemon.gateway.events.hub import EventHub
 from daemon.gateway.events.response import SCOPE_ANSWER, SseResponse, Write
 from daemon.gateway.events.stream import Ending, EventStream, Listening
 from daemon.telemetry.http_metrics import HttpMetrics
 from daemon.telemetry.metrics import ProcessMetrics
 from pixmill.broker.connect import blocking_client
-from pixmill.broker.streams import tail
 from providers.http.parts import SCOPE_WRITE
-from tests.daemon.gateway.events.sse import KEYS, publish
+from tests.daemon.gateway.events.sse import KEYS, caught_up, publish
 from tests.daemon.harness import eventually
 from tests.servers import RedisServer
 
@@ -55,15 +54,6 @@ def noted_in(found: list[T]) -> Callable[[T], bool]:
         return True
 
     return note
-
-
-async def caught_up(hub: EventHub, redis: Redis) -> None:
-    """Until the hub has given out every event."""
-
-    async def all_read() -> bool:
-        return hub.position == position_of(await tail(redis, KEYS.events))
-
-    await eventually(all_read)
 
 
 async def test_a_listener_that_is_too_slow_gets_a_resync_then_live_frames(
