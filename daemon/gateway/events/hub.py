@@ -31,9 +31,8 @@ S = TypeVar("S", bound=Subscriber)
 # Events a read: fewer than a listener's queue holds, since listeners send between two reads.
 PAGE = 100
 BLOCK_MS = 5000
-UNHEARD_S = (
-    0.1  # between two reads while nobody listens; each read wakes this process, and one event is soon there
-)
+# Between two reads while nobody listens: each read wakes this process, and a busy fleet has an event at any moment.
+UNHEARD_S = 0.1
 LONGEST_PAUSE_S = 0.5  # between two tries while Redis is away
 # At once, by all listeners: each needs a connection, and a page is held in memory.
 READS = 16

@@ -35,7 +35,7 @@ class LoopThread:
         self._closed = False
         self._over = threading.Event()  # a `join` that Ctrl-C interrupts takes the thread for ended
         self._failure: BaseException | None = None
-        # Of the loop: its calls, and the end of the thread.
+        # The calls of the loop, and the end of its thread.
         self._loop: asyncio.AbstractEventLoop
         self._calls: set[asyncio.Task[Any]] = set()
         self._ending: asyncio.Event

@@ -29,9 +29,9 @@ from pixmill.transports.base import PATIENCE_S, no_record
 MOST_IN_JSON = 1000  # items; a gateway takes more only as lines
 AT_ONCE = 8  # records that are read beside each other
 PAGE = 1000
-# An idle stream of events has a comment each few seconds.
 # The end of a picture's address at a gateway, whatever its public name is.
 _PICTURE = re.compile(r"/v1/(?:jobs|batches/[^/]+/items)/[^/]+/images/\d+$")
+# An idle stream of events has a comment each few seconds.
 TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
 
 
